@@ -1,0 +1,228 @@
+//! The journal of one run while it is worked on: steps in memory, written in as few commits as the promises allow.
+//!
+//! A commit costs a disk flush, so steps are written together: the first model step with the run row, a reading tool
+//! call with its result and the next model step, the last step with the end of the run. Only a changing tool call costs
+//! a commit of its own, before it is made: that row is what stops anybody from making the call twice.
+//!
+//! Every write is fenced: its first statement extends the lease and finds out whether it still is ours.
+
+use std::time::Duration;
+
+use copass_errors::Error;
+use copass_runtime::clock;
+use copass_store::{Db, Tx};
+use copass_types::{RunId, SandboxId, StepId};
+use serde_json::{Value, json};
+
+use crate::{
+    app::domain::{Step, StepKind, StepState},
+    store::{self, runs::Lease},
+};
+
+/// Larger arguments are kept as a note of their size.
+const MAX_STORED_BYTES: usize = 64 * 1024;
+
+/// Why a write was not made.
+#[derive(Debug)]
+pub(crate) enum JournalError {
+    /// The run is another worker's, or over.
+    LeaseLost,
+    /// The database failed.
+    Store(Error),
+}
+
+impl From<Error> for JournalError {
+    fn from(error: Error) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl From<copass_store::Error> for JournalError {
+    fn from(error: copass_store::Error) -> Self {
+        Self::Store(error.into())
+    }
+}
+
+/// A step of this journal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct StepHandle(usize);
+
+#[derive(Debug)]
+struct Entry {
+    step: Step,
+    is_dirty: bool,
+}
+
+/// The steps of one run.
+#[derive(Debug)]
+pub(crate) struct Journal {
+    db: Db,
+    sandbox_id: SandboxId,
+    run_id: RunId,
+    fence: i64,
+    lease: Duration,
+    entries: Vec<Entry>,
+}
+
+impl Journal {
+    pub(crate) fn new(db: Db, sandbox_id: SandboxId, run_id: RunId, fence: i64, lease: Duration) -> Self {
+        Self {
+            db,
+            sandbox_id,
+            run_id,
+            fence,
+            lease,
+            entries: Vec::new(),
+        }
+    }
+
+    /// The right to write.
+    pub(crate) fn lease(&self) -> Lease<'_> {
+        Lease {
+            sandbox_id: &self.sandbox_id,
+            run_id: &self.run_id,
+            fence: self.fence,
+        }
+    }
+
+    /// Begins a model answer.
+    pub(crate) fn begin_model(&mut self, model: &str) -> StepHandle {
+        self.begin(StepKind::Model, model, None, None, true)
+    }
+
+    /// Begins a tool call; the arguments hold no secrets any more.
+    pub(crate) fn begin_tool(&mut self, name: &str, call_id: &str, arguments: Value, is_read_only: bool) -> StepHandle {
+        self.begin(
+            StepKind::Tool,
+            name,
+            Some(call_id),
+            Some(bounded(arguments)),
+            is_read_only,
+        )
+    }
+
+    fn begin(
+        &mut self,
+        kind: StepKind,
+        name: &str,
+        call_id: Option<&str>,
+        arguments: Option<Value>,
+        is_read_only: bool,
+    ) -> StepHandle {
+        let handle = StepHandle(self.entries.len());
+        let step = Step {
+            id: StepId::generate(),
+            seq: i64::try_from(handle.0).unwrap_or(i64::MAX - 1) + 1,
+            kind,
+            state: StepState::Intended,
+            name: Some(name.to_owned()),
+            call_id: call_id.map(str::to_owned),
+            arguments,
+            output: None,
+            error: None,
+            is_read_only,
+            result_bytes: None,
+            tokens_in: None,
+            tokens_out: None,
+            started_at: clock::now(),
+            finished_at: None,
+        };
+        self.entries.push(Entry { step, is_dirty: true });
+        handle
+    }
+
+    /// Ends a step; `fill` adds what it gave.
+    pub(crate) fn end(&mut self, handle: StepHandle, state: StepState, fill: impl FnOnce(&mut Step)) {
+        if let Some(entry) = self.entries.get_mut(handle.0) {
+            entry.step.state = state;
+            entry.step.finished_at = Some(clock::now());
+            fill(&mut entry.step);
+            entry.is_dirty = true;
+        }
+    }
+
+    /// Ends what is still open because the run is stopped. A changing call in flight may or may not take effect.
+    pub(crate) fn end_open(&mut self, reason: &str) {
+        for entry in self
+            .entries
+            .iter_mut()
+            .filter(|entry| entry.step.state == StepState::Intended)
+        {
+            let is_uncertain = entry.step.kind == StepKind::Tool && !entry.step.is_read_only;
+            entry.step.state = if is_uncertain {
+                StepState::Unknown
+            } else {
+                StepState::Failed
+            };
+            entry.step.error = Some(reason.to_owned());
+            entry.step.finished_at = Some(clock::now());
+            entry.is_dirty = true;
+        }
+    }
+
+    /// The calls nobody can tell the outcome of, as `tool (call id)`.
+    pub(crate) fn uncertain(&self) -> Vec<String> {
+        self.entries
+            .iter()
+            .filter(|entry| entry.step.state == StepState::Unknown)
+            .map(|entry| uncertain_call(entry.step.name.as_deref(), entry.step.call_id.as_deref()))
+            .collect()
+    }
+
+    /// Makes everything so far durable, in one commit.
+    pub(crate) async fn flush(&mut self) -> Result<(), JournalError> {
+        let mut tx = self.db.begin().await?;
+        if !store::runs::extend_lease(&mut tx, &self.lease(), clock::now() + self.lease).await? {
+            tx.rollback().await?;
+            return Err(JournalError::LeaseLost);
+        }
+        self.write(&mut tx).await?;
+        tx.commit().await?;
+        self.written();
+        Ok(())
+    }
+
+    /// Writes what is not written yet into a transaction that has checked the fence; [`Self::written`] after its commit.
+    pub(crate) async fn write(&self, tx: &mut Tx) -> copass_store::Result<()> {
+        for entry in self.entries.iter().filter(|entry| entry.is_dirty) {
+            store::steps::put(tx, &self.run_id, &entry.step).await?;
+        }
+        Ok(())
+    }
+
+    /// Everything is durable; outputs that will not change are not needed here any more.
+    pub(crate) fn written(&mut self) {
+        for entry in self.entries.iter_mut().filter(|entry| entry.is_dirty) {
+            entry.is_dirty = false;
+            if entry.step.state != StepState::Intended {
+                entry.step.output = None;
+            }
+        }
+    }
+}
+
+/// How an uncertain call is named to people.
+pub(crate) fn uncertain_call(name: Option<&str>, call_id: Option<&str>) -> String {
+    format!("{} ({})", name.unwrap_or("a tool"), call_id.unwrap_or("no call id"))
+}
+
+/// The sentence about uncertain calls; empty when there are none.
+pub(crate) fn uncertain_sentence(calls: &[String]) -> String {
+    match calls {
+        [] => String::new(),
+        calls => format!(
+            "the outcome of {} is not known: check before you repeat it",
+            calls.join(", ")
+        ),
+    }
+}
+
+/// The value, or a note of its size where it is too large to keep.
+fn bounded(value: Value) -> Value {
+    let bytes = value.to_string().len();
+    if bytes <= MAX_STORED_BYTES {
+        value
+    } else {
+        json!({"truncated": true, "total_bytes": bytes})
+    }
+}

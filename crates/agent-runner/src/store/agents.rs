@@ -1,0 +1,193 @@
+//! Agents and their versions.
+
+use chrono::{DateTime, Utc};
+use copass_errors::Result;
+use copass_store::{AsConn, Json, Tx, execute, fetch_all, fetch_optional};
+use copass_types::{AgentId, SandboxId, UserId};
+
+use super::{stored, stored_word};
+use crate::app::domain::{Agent, AgentKind, AgentStatus, ModelSettings, SYSTEM_AGENT_VERSION};
+
+#[derive(sqlx::FromRow)]
+struct Row {
+    id: String,
+    sandbox_id: String,
+    user_id: String,
+    slug: String,
+    kind: String,
+    name: String,
+    description: Option<String>,
+    system_prompt: String,
+    tool_allowlist: Json<Vec<String>>,
+    tool_sources: Option<Json<Vec<String>>>,
+    model_settings: Json<ModelSettings>,
+    status: String,
+    version: i64,
+    created_at: DateTime<Utc>,
+    updated_at: DateTime<Utc>,
+}
+
+impl Row {
+    fn agent(self) -> Result<Agent> {
+        Ok(Agent {
+            id: stored(&self.id, "agent id")?,
+            sandbox_id: stored(&self.sandbox_id, "sandbox id")?,
+            user_id: stored(&self.user_id, "user id")?,
+            slug: self.slug,
+            kind: stored_word(AgentKind::from_text(&self.kind), &self.kind, "agent kind")?,
+            name: self.name,
+            description: self.description,
+            system_prompt: self.system_prompt,
+            tool_allowlist: self.tool_allowlist.0,
+            tool_sources: self.tool_sources.map(|sources| sources.0),
+            model_settings: self.model_settings.0,
+            status: stored_word(AgentStatus::from_text(&self.status), &self.status, "agent status")?,
+            version: self.version,
+            created_at: self.created_at,
+            updated_at: self.updated_at,
+        })
+    }
+}
+
+/// Adds an agent unless its slug is taken in the sandbox; says whether it was added.
+pub(crate) async fn insert(tx: &mut Tx, agent: &Agent) -> copass_store::Result<bool> {
+    let rows = execute!(
+        *tx,
+        "insert into agents (id, sandbox_id, user_id, slug, kind, name, description, system_prompt, tool_allowlist, \
+         tool_sources, model_settings, status, version, created_at, updated_at) \
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15) \
+         on conflict (sandbox_id, slug) do nothing",
+        agent.id.as_str(),
+        agent.sandbox_id.as_str(),
+        agent.user_id.as_str(),
+        &agent.slug,
+        agent.kind.as_str(),
+        &agent.name,
+        agent.description.as_deref(),
+        &agent.system_prompt,
+        Json(&agent.tool_allowlist),
+        agent.tool_sources.as_ref().map(Json),
+        Json(&agent.model_settings),
+        agent.status.as_str(),
+        agent.version,
+        agent.created_at,
+        agent.updated_at,
+    )?;
+    Ok(rows == 1)
+}
+
+/// Keeps the agent as it is now as its current version.
+pub(crate) async fn insert_version(
+    tx: &mut Tx,
+    agent: &Agent,
+    created_by: &str,
+    created_at: DateTime<Utc>,
+) -> copass_store::Result<()> {
+    execute!(
+        *tx,
+        "insert into agent_versions (agent_id, version, snapshot, created_by, created_at) values ($1, $2, $3, $4, $5)",
+        agent.id.as_str(),
+        agent.version,
+        Json(agent.snapshot()),
+        created_by,
+        created_at,
+    )?;
+    Ok(())
+}
+
+/// The agent with the slug, system agents included.
+pub(crate) async fn find<C: AsConn>(conn: &mut C, sandbox_id: &SandboxId, slug: &str) -> Result<Option<Agent>> {
+    fetch_optional!(
+        *conn,
+        Row,
+        "select id, sandbox_id, user_id, slug, kind, name, description, system_prompt, tool_allowlist, tool_sources, \
+         model_settings, status, version, created_at, updated_at from agents where sandbox_id = $1 and slug = $2",
+        sandbox_id.as_str(),
+        slug,
+    )?
+    .map(Row::agent)
+    .transpose()
+}
+
+/// People's agents, newest first; all of them, or those in one status.
+pub(crate) async fn list<C: AsConn>(
+    conn: &mut C,
+    sandbox_id: &SandboxId,
+    status: Option<AgentStatus>,
+) -> Result<Vec<Agent>> {
+    fetch_all!(
+        *conn,
+        Row,
+        "select id, sandbox_id, user_id, slug, kind, name, description, system_prompt, tool_allowlist, tool_sources, \
+         model_settings, status, version, created_at, updated_at from agents \
+         where sandbox_id = $1 and kind = 'user' and (cast($2 as text) is null or status = $2) \
+         order by created_at desc, id desc",
+        sandbox_id.as_str(),
+        status.map(AgentStatus::as_str),
+    )?
+    .into_iter()
+    .map(Row::agent)
+    .collect()
+}
+
+/// The sandbox's system agent with the slug, made when it is not there yet. Two turns may both want to make it; the
+/// constraint lets one win and the other read.
+pub(crate) async fn ensure_system(
+    tx: &mut Tx,
+    sandbox_id: &SandboxId,
+    owner: &UserId,
+    slug: &str,
+    settings: &ModelSettings,
+    now: DateTime<Utc>,
+) -> Result<AgentId> {
+    if let Some(agent_id) = system_id(tx, sandbox_id, slug).await? {
+        return Ok(agent_id);
+    }
+    let agent = Agent {
+        id: AgentId::generate(),
+        sandbox_id: sandbox_id.clone(),
+        user_id: owner.clone(),
+        slug: slug.to_owned(),
+        kind: AgentKind::System,
+        name: "Concierge".to_owned(),
+        description: Some("Manages the sandbox in conversation. Part of the system.".to_owned()),
+        system_prompt: String::new(),
+        tool_allowlist: Vec::new(),
+        tool_sources: Some(vec!["copass_management".to_owned()]),
+        model_settings: settings.clone(),
+        status: AgentStatus::Active,
+        version: SYSTEM_AGENT_VERSION,
+        created_at: now,
+        updated_at: now,
+    };
+    if insert(tx, &agent).await? {
+        return Ok(agent.id);
+    }
+    system_id(tx, sandbox_id, slug)
+        .await?
+        .ok_or_else(|| copass_errors::Error::internal(format!("the slug {slug:?} is taken by no system agent")))
+}
+
+async fn system_id(tx: &mut Tx, sandbox_id: &SandboxId, slug: &str) -> Result<Option<AgentId>> {
+    fetch_optional!(
+        *tx,
+        (String,),
+        "select id from agents where sandbox_id = $1 and slug = $2 and kind = 'system'",
+        sandbox_id.as_str(),
+        slug,
+    )?
+    .map(|(id,)| stored(&id, "agent id"))
+    .transpose()
+}
+
+/// Deletes everything of the sandbox: agents with their versions, conversations, runs and steps.
+pub(crate) async fn delete_sandbox(tx: &mut Tx, sandbox_id: &SandboxId) -> copass_store::Result<u64> {
+    // Runs and conversations first, by their own indexes; what hangs on them goes with them.
+    execute!(*tx, "delete from runs where sandbox_id = $1", sandbox_id.as_str())?;
+    execute!(
+        *tx,
+        "delete from conversations where sandbox_id = $1",
+        sandbox_id.as_str()
+    )?;
+    execute!(*tx, "delete from agents where sandbox_id = $1", sandbox_id.as_str())
+}

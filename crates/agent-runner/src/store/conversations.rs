@@ -1,0 +1,146 @@
+//! Conversations and their messages.
+//!
+//! A conversation belongs to one person, in one sandbox, with one agent; every statement names all three, so a foreign
+//! session id is the same as an unknown one. `busy_run_id` is the turn in progress, and at most one.
+
+use chrono::{DateTime, Utc};
+use copass_errors::Result;
+use copass_llm::Message;
+use copass_store::{Json, Tx, execute, fetch_all, fetch_one, fetch_optional};
+use copass_types::{AgentId, RunId, SandboxId, SessionId, UserId};
+
+/// Whose conversation it is.
+#[derive(Debug, Clone)]
+pub(crate) struct Owner<'a> {
+    pub(crate) sandbox_id: &'a SandboxId,
+    pub(crate) user_id: &'a UserId,
+    pub(crate) agent_id: &'a AgentId,
+}
+
+/// What became of the wish to take a turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Claim {
+    /// The turn is the run's.
+    Taken,
+    /// Another run has the turn.
+    Busy,
+    /// There is no such conversation of this person.
+    Unknown,
+}
+
+/// Adds a conversation whose first turn is the run's.
+pub(crate) async fn insert(
+    tx: &mut Tx,
+    session_id: &SessionId,
+    owner: &Owner<'_>,
+    run_id: &RunId,
+    now: DateTime<Utc>,
+) -> copass_store::Result<()> {
+    execute!(
+        *tx,
+        "insert into conversations (id, sandbox_id, user_id, agent_id, busy_run_id, created_at, updated_at) \
+         values ($1, $2, $3, $4, $5, $6, $6)",
+        session_id.as_str(),
+        owner.sandbox_id.as_str(),
+        owner.user_id.as_str(),
+        owner.agent_id.as_str(),
+        run_id.as_str(),
+        now,
+    )?;
+    Ok(())
+}
+
+/// Takes the next turn of a conversation for the run, if nobody has it.
+pub(crate) async fn claim(
+    tx: &mut Tx,
+    session_id: &SessionId,
+    owner: &Owner<'_>,
+    run_id: &RunId,
+    now: DateTime<Utc>,
+) -> copass_store::Result<Claim> {
+    let rows = execute!(
+        *tx,
+        "update conversations set busy_run_id = $5, updated_at = $6 \
+         where id = $1 and sandbox_id = $2 and user_id = $3 and agent_id = $4 and busy_run_id is null",
+        session_id.as_str(),
+        owner.sandbox_id.as_str(),
+        owner.user_id.as_str(),
+        owner.agent_id.as_str(),
+        run_id.as_str(),
+        now,
+    )?;
+    if rows == 1 {
+        return Ok(Claim::Taken);
+    }
+    let known = fetch_optional!(
+        *tx,
+        (String,),
+        "select id from conversations where id = $1 and sandbox_id = $2 and user_id = $3 and agent_id = $4",
+        session_id.as_str(),
+        owner.sandbox_id.as_str(),
+        owner.user_id.as_str(),
+        owner.agent_id.as_str(),
+    )?;
+    Ok(if known.is_some() { Claim::Busy } else { Claim::Unknown })
+}
+
+/// Gives the turn back; nothing happens when the run does not have it.
+pub(crate) async fn release(
+    tx: &mut Tx,
+    sandbox_id: &SandboxId,
+    session_id: &SessionId,
+    run_id: &RunId,
+    now: DateTime<Utc>,
+) -> copass_store::Result<()> {
+    execute!(
+        *tx,
+        "update conversations set busy_run_id = null, updated_at = $4 \
+         where id = $1 and sandbox_id = $2 and busy_run_id = $3",
+        session_id.as_str(),
+        sandbox_id.as_str(),
+        run_id.as_str(),
+        now,
+    )?;
+    Ok(())
+}
+
+/// The newest messages, oldest of them first. The caller has claimed the turn, so nobody adds to them.
+pub(crate) async fn newest_messages(tx: &mut Tx, session_id: &SessionId, limit: i64) -> Result<Vec<Message>> {
+    let rows = fetch_all!(
+        *tx,
+        (Json<Message>,),
+        "select message from conversation_messages where session_id = $1 order by seq desc limit $2",
+        session_id.as_str(),
+        limit,
+    )?;
+    Ok(rows.into_iter().rev().map(|(message,)| message.0).collect())
+}
+
+/// Adds messages at the end. The caller has claimed the turn.
+pub(crate) async fn append(
+    tx: &mut Tx,
+    session_id: &SessionId,
+    run_id: &RunId,
+    messages: &[Message],
+    now: DateTime<Utc>,
+) -> copass_store::Result<()> {
+    let (last,) = fetch_one!(
+        *tx,
+        (i64,),
+        "select coalesce(max(seq), 0) from conversation_messages where session_id = $1",
+        session_id.as_str(),
+    )?;
+    for (seq, message) in (last + 1..).zip(messages) {
+        execute!(
+            *tx,
+            "insert into conversation_messages (session_id, seq, run_id, message, created_at) \
+             values ($1, $2, $3, $4, $5)",
+            session_id.as_str(),
+            seq,
+            run_id.as_str(),
+            Json(message),
+            now,
+        )?;
+    }
+    Ok(())
+}

@@ -1,0 +1,123 @@
+//! The journal of a run.
+
+use chrono::{DateTime, Utc};
+use copass_errors::Result;
+use copass_store::{AsConn, Json, Tx, execute, fetch_all};
+use copass_types::{RunId, SandboxId};
+use serde_json::Value;
+
+use super::{stored, stored_word};
+use crate::app::domain::{Step, StepKind, StepState};
+
+#[derive(sqlx::FromRow)]
+struct Row {
+    id: String,
+    seq: i64,
+    kind: String,
+    state: String,
+    name: Option<String>,
+    call_id: Option<String>,
+    arguments: Option<Json<Value>>,
+    error: Option<String>,
+    is_read_only: bool,
+    result_bytes: Option<i64>,
+    tokens_in: Option<i64>,
+    tokens_out: Option<i64>,
+    started_at: DateTime<Utc>,
+    finished_at: Option<DateTime<Utc>>,
+}
+
+impl Row {
+    fn step(self) -> Result<Step> {
+        Ok(Step {
+            id: stored(&self.id, "step id")?,
+            seq: self.seq,
+            kind: stored_word(StepKind::from_text(&self.kind), &self.kind, "step kind")?,
+            state: stored_word(StepState::from_text(&self.state), &self.state, "step state")?,
+            name: self.name,
+            call_id: self.call_id,
+            arguments: self.arguments.map(|arguments| arguments.0),
+            output: None,
+            error: self.error,
+            is_read_only: self.is_read_only,
+            result_bytes: self.result_bytes,
+            tokens_in: self.tokens_in,
+            tokens_out: self.tokens_out,
+            started_at: self.started_at,
+            finished_at: self.finished_at,
+        })
+    }
+}
+
+/// Writes a step as it is now. The same step may be written again, also after a commit whose answer was lost.
+pub(crate) async fn put(tx: &mut Tx, run_id: &RunId, step: &Step) -> copass_store::Result<()> {
+    execute!(
+        *tx,
+        "insert into run_steps (id, run_id, seq, kind, state, name, call_id, arguments, output, error, is_read_only, \
+         result_bytes, tokens_in, tokens_out, started_at, finished_at) \
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16) \
+         on conflict (id) do update set state = excluded.state, name = excluded.name, output = excluded.output, \
+         error = excluded.error, result_bytes = excluded.result_bytes, tokens_in = excluded.tokens_in, \
+         tokens_out = excluded.tokens_out, finished_at = excluded.finished_at",
+        step.id.as_str(),
+        run_id.as_str(),
+        step.seq,
+        step.kind.as_str(),
+        step.state.as_str(),
+        step.name.as_deref(),
+        step.call_id.as_deref(),
+        step.arguments.as_ref().map(Json),
+        step.output.as_ref().map(Json),
+        step.error.as_deref(),
+        step.is_read_only,
+        step.result_bytes,
+        step.tokens_in,
+        step.tokens_out,
+        step.started_at,
+        step.finished_at,
+    )?;
+    Ok(())
+}
+
+/// The steps of a run in order, without their outputs.
+pub(crate) async fn list<C: AsConn>(conn: &mut C, sandbox_id: &SandboxId, run_id: &RunId) -> Result<Vec<Step>> {
+    fetch_all!(
+        *conn,
+        Row,
+        "select s.id, s.seq, s.kind, s.state, s.name, s.call_id, s.arguments, s.error, s.is_read_only, s.result_bytes, \
+         s.tokens_in, s.tokens_out, s.started_at, s.finished_at from run_steps s join runs r on r.id = s.run_id \
+         where s.run_id = $1 and r.sandbox_id = $2 order by s.seq",
+        run_id.as_str(),
+        sandbox_id.as_str(),
+    )?
+    .into_iter()
+    .map(Row::step)
+    .collect()
+}
+
+/// Closes what a lost worker left open: a changing tool call becomes `unknown`, everything else `failed`. Returns the
+/// uncertain calls as (tool, call id).
+pub(crate) async fn close_open(
+    tx: &mut Tx,
+    run_id: &RunId,
+    reason: &str,
+    now: DateTime<Utc>,
+) -> copass_store::Result<Vec<(Option<String>, Option<String>)>> {
+    let uncertain = fetch_all!(
+        *tx,
+        (Option<String>, Option<String>),
+        "select name, call_id from run_steps \
+         where run_id = $1 and (state = 'unknown' or (state = 'intended' and kind = 'tool' and not is_read_only)) \
+         order by seq",
+        run_id.as_str(),
+    )?;
+    execute!(
+        *tx,
+        "update run_steps set state = case when kind = 'tool' and not is_read_only then 'unknown' else 'failed' end, \
+         error = $2, finished_at = $3 where run_id = $1 and state = 'intended'",
+        run_id.as_str(),
+        reason,
+        now,
+    )?;
+    Ok(uncertain)
+}

@@ -1,0 +1,56 @@
+//! Extends the leases of live runs, independently of what their steps do.
+//!
+//! One task for all runs of the process and one transaction per beat, so a thousand waiting runs cost one disk flush. A
+//! run whose fence was raised is told to stop.
+
+use std::sync::Arc;
+
+use copass_runtime::clock;
+use tokio::time::MissedTickBehavior;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    app::{active::StopCause, turn::Worker},
+    store::{self, runs::Lease},
+};
+
+pub(crate) async fn run(worker: Arc<Worker>, stop: CancellationToken) {
+    let mut ticks = tokio::time::interval(worker.config.heartbeat);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = ticks.tick() => {}
+        }
+        if let Err(error) = beat(&worker).await {
+            let error = copass_errors::Error::from(error);
+            tracing::warn!(%error, cause = error.cause_chain(), "leases are not extended; the next beat tries again");
+        }
+    }
+}
+
+async fn beat(worker: &Worker) -> copass_store::Result<()> {
+    let active = worker.active.all();
+    if active.is_empty() {
+        return Ok(());
+    }
+    let mut lost = Vec::new();
+    let mut tx = worker.db.begin().await?;
+    let expires_at = clock::now() + worker.config.lease;
+    for (run_id, run) in &active {
+        let lease = Lease {
+            sandbox_id: &run.sandbox_id,
+            run_id,
+            fence: run.fence,
+        };
+        if !store::runs::extend_lease(&mut tx, &lease, expires_at).await? {
+            lost.push(run);
+        }
+    }
+    tx.commit().await?;
+    // A run that ended between the look at the list and the update is told too; it does not listen any more.
+    for run in lost {
+        run.stop.stop(StopCause::LeaseLost);
+    }
+    Ok(())
+}

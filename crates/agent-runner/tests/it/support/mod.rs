@@ -1,0 +1,318 @@
+//! What the cases share: the service with everything around it, and a reader of turns.
+
+pub(crate) mod concierge;
+pub(crate) mod providers;
+
+use std::{sync::Arc, time::Duration};
+
+use copass_agent_runner::{AgentRunner, Config, Deps};
+use copass_errors::{Error, ErrorCode};
+use copass_llm::{Provider, Registry, SCRIPTED, Scripted};
+use copass_proto::{
+    Transport,
+    agent::agent_service_client::AgentServiceClient,
+    run::{
+        GetRunRequest, Run, RunFrame, RunLimits, StartSystemTurnRequest, ToolSpec, run_frame::Frame,
+        run_service_client::RunServiceClient,
+    },
+};
+use copass_queue::{MemoryQueue, Queue};
+use copass_runtime::{CallContext, Tasks};
+use copass_store::Db;
+use copass_test_support::{TestDatabase, TestSandbox, Wiring, eventually, master_key};
+use serde_json::Value;
+use tonic::Streaming;
+
+pub(crate) use concierge::FakeConcierge;
+
+/// Long enough that only a hang exceeds it.
+pub(crate) const LIMIT: Duration = Duration::from_secs(10);
+/// How soon a cancelled run must be in its final state (issue 2, shows 3).
+pub(crate) const SOON: Duration = Duration::from_secs(2);
+
+/// The service with everything around it.
+pub(crate) struct Fixture {
+    pub(crate) runner: AgentRunner,
+    pub(crate) transport: Transport,
+    pub(crate) concierge: FakeConcierge,
+    pub(crate) queue: Arc<MemoryQueue>,
+    pub(crate) tasks: Tasks,
+    pub(crate) sandbox: TestSandbox,
+    db: Db,
+    _database: Arc<TestDatabase>,
+}
+
+/// How a fixture is made.
+pub(crate) struct Builder {
+    database: Arc<TestDatabase>,
+    wiring: Wiring,
+    provider: Arc<dyn Provider>,
+    config: Config,
+    sandbox: TestSandbox,
+}
+
+impl Builder {
+    pub(crate) fn new(database: TestDatabase, wiring: Wiring) -> Self {
+        Self::sharing(Arc::new(database), wiring)
+    }
+
+    /// A second process on the same database.
+    pub(crate) fn sharing(database: Arc<TestDatabase>, wiring: Wiring) -> Self {
+        let mut config = Config::new("worker-1", (SCRIPTED.to_owned(), SCRIPTED.to_owned()));
+        config.limits.slow_reader = LIMIT;
+        let provider = scripted(serde_json::json!({"turns": [{"events": [{"text": "Hello."}]}]}));
+        Self { database, wiring, provider, config, sandbox: TestSandbox::new() }
+    }
+
+    pub(crate) fn script(self, script: Value) -> Self {
+        self.provider(scripted(script))
+    }
+
+    pub(crate) fn provider(mut self, provider: Arc<dyn Provider>) -> Self {
+        self.provider = provider;
+        self
+    }
+
+    pub(crate) fn config(mut self, change: impl FnOnce(&mut Config)) -> Self {
+        change(&mut self.config);
+        self
+    }
+
+    pub(crate) fn sandbox(mut self, sandbox: &TestSandbox) -> Self {
+        self.sandbox = sandbox.clone();
+        self
+    }
+
+    pub(crate) async fn build(self) -> Fixture {
+        let concierge = FakeConcierge::default();
+        let queue = Arc::new(MemoryQueue::default());
+        let tasks = Tasks::new();
+        let deps = Deps {
+            db: self.database.db(),
+            queue: queue.clone() as Arc<dyn Queue>,
+            models: Arc::new(Registry::new().with(SCRIPTED, self.provider)),
+            concierge: self.wiring.connect(concierge.routes(), "concierge").await,
+            master_key: master_key(),
+            tasks: tasks.clone(),
+        };
+        let runner = AgentRunner::create(self.config, deps);
+        let transport = self.wiring.connect(runner.routes(), "agent-runner").await;
+        let db = self.database.db();
+        Fixture { runner, transport, concierge, queue, tasks, sandbox: self.sandbox, db, _database: self.database }
+    }
+}
+
+pub(crate) fn scripted(script: Value) -> Arc<dyn Provider> {
+    Arc::new(Scripted::from_value(script).expect("a valid script"))
+}
+
+/// The caller as the concierge service passes it on.
+pub(crate) fn via_concierge(mut context: CallContext) -> CallContext {
+    context.principal.via = vec!["gateway".to_owned(), "concierge".to_owned()];
+    context
+}
+
+/// The tools every turn is offered: reading ones and changing ones.
+pub(crate) fn tools() -> Vec<ToolSpec> {
+    let tool = |name: &str, read_only| ToolSpec {
+        name: name.to_owned(),
+        description: format!("does {name}"),
+        input_schema_json: r#"{"type":"object"}"#.to_owned(),
+        read_only,
+    };
+    vec![
+        tool("list_sandboxes", true),
+        tool("list_agents", true),
+        tool("list_runs", true),
+        tool("create_agent", false),
+        tool("create_trigger", false),
+        tool("mint_key", false),
+    ]
+}
+
+impl Fixture {
+    pub(crate) fn runs(&self) -> RunServiceClient<Transport> {
+        RunServiceClient::new(self.transport.clone())
+    }
+
+    pub(crate) fn agents(&self) -> AgentServiceClient<Transport> {
+        AgentServiceClient::new(self.transport.clone())
+    }
+
+    pub(crate) fn db(&self) -> &Db {
+        &self.db
+    }
+
+    pub(crate) fn turn(&self, message: &str) -> StartSystemTurnRequest {
+        StartSystemTurnRequest {
+            sandbox_id: self.sandbox.id.to_string(),
+            system_agent: "concierge".to_owned(),
+            system_prompt: "You are the Concierge.".to_owned(),
+            message: message.to_owned(),
+            session_id: None,
+            tools: tools(),
+            limits: None,
+        }
+    }
+
+    /// Starts a turn as the caller, through the concierge.
+    pub(crate) async fn start(&self, caller: &CallContext, turn: StartSystemTurnRequest) -> Result<Turn, Error> {
+        let request = via_concierge(caller.clone()).request(turn);
+        let stream = self.runs().start_system_turn(request).await.map_err(Error::from)?.into_inner();
+        Ok(Turn { stream, seen: Vec::new() })
+    }
+
+    /// Starts a turn as the owner with a limit of time.
+    pub(crate) async fn start_within(&self, message: &str, timeout: Duration) -> Turn {
+        let mut turn = self.turn(message);
+        turn.limits = Some(RunLimits { max_turns: 0, timeout_ms: u32::try_from(timeout.as_millis()).unwrap() });
+        self.start(&self.sandbox.owner(), turn).await.unwrap()
+    }
+
+    /// One whole turn as the owner.
+    pub(crate) async fn say(&self, message: &str) -> Turn {
+        self.say_as(&self.sandbox.owner(), message, None).await
+    }
+
+    pub(crate) async fn say_as(&self, caller: &CallContext, message: &str, session_id: Option<&str>) -> Turn {
+        let mut request = self.turn(message);
+        request.session_id = session_id.map(str::to_owned);
+        let mut turn = self.start(caller, request).await.unwrap();
+        turn.to_end().await;
+        turn
+    }
+
+    pub(crate) async fn run_row_as(&self, caller: &CallContext, run_id: &str) -> Result<Run, Error> {
+        let request = GetRunRequest { sandbox_id: self.sandbox.id.to_string(), run_id: run_id.to_owned() };
+        let run = self.runs().get_run(caller.request(request)).await.map_err(Error::from)?;
+        Ok(run.into_inner())
+    }
+
+    pub(crate) async fn run_row(&self, run_id: &str) -> Run {
+        self.run_row_as(&self.sandbox.owner(), run_id).await.unwrap()
+    }
+
+    /// Waits for the run's status; fails when another final one comes.
+    pub(crate) async fn run_becomes(&self, run_id: &str, status: &str, limit: Duration) -> Run {
+        eventually(limit, async || {
+            let run = self.run_row(run_id).await;
+            assert!(run.status == "running" || run.status == status, "{} {:?}", run.status, run.error_message);
+            run.status == status
+        })
+        .await;
+        self.run_row(run_id).await
+    }
+
+    pub(crate) async fn count(&self, sql: &'static str) -> i64 {
+        let mut conn = self.db.read().await.unwrap();
+        copass_store::fetch_one!(conn, (i64,), sql).unwrap().0
+    }
+}
+
+/// A turn being read. Dropping it is a client that goes away.
+pub(crate) struct Turn {
+    stream: Streaming<RunFrame>,
+    pub(crate) seen: Vec<Frame>,
+}
+
+impl Turn {
+    pub(crate) async fn next(&mut self) -> Option<Frame> {
+        let message = tokio::time::timeout(LIMIT, self.stream.message()).await.expect("a frame in time");
+        let frame = message.expect("the stream does not break").map(|frame| frame.frame.expect("a frame with content"));
+        self.seen.extend(frame.clone());
+        frame
+    }
+
+    /// Reads until a frame fits.
+    pub(crate) async fn until(&mut self, fits: impl Fn(&Frame) -> bool) -> Frame {
+        loop {
+            let frame = self.next().await.expect("the stream goes on");
+            if fits(&frame) {
+                return frame;
+            }
+        }
+    }
+
+    /// Reads to the end and checks what holds for every stream (`sse.md` 4).
+    pub(crate) async fn to_end(&mut self) {
+        while self.next().await.is_some() {}
+        assert!(matches!(self.seen.first(), Some(Frame::RunStarted(_))), "{:?}", self.seen);
+        let terminal = self.seen.iter().filter(|frame| is_terminal(frame)).count();
+        assert!(terminal == 1 && self.seen.last().is_some_and(is_terminal), "{:?}", self.seen);
+        let started = self.seen.iter().filter(|frame| matches!(frame, Frame::RunStarted(_))).count();
+        assert_eq!(started, 1);
+        for (index, frame) in self.seen.iter().enumerate() {
+            if let Frame::AgentToolResult(result) = frame {
+                let is_call = |frame: &Frame| matches!(frame, Frame::AgentToolCall(call) if call.call_id == result.call_id && call.name == result.name);
+                assert_eq!(self.seen[..index].iter().filter(|frame| is_call(frame)).count(), 1, "{result:?}");
+                assert!(serde_json::from_str::<Value>(&result.result_json).unwrap().is_object());
+            }
+        }
+    }
+
+    pub(crate) fn run_id(&self) -> String {
+        match self.seen.first() {
+            Some(Frame::RunStarted(started)) => started.run_id.clone(),
+            other => panic!("not a start: {other:?}"),
+        }
+    }
+
+    pub(crate) fn text(&self) -> String {
+        let text = |frame: &Frame| match frame {
+            Frame::AgentTextDelta(delta) => Some(delta.text.clone()),
+            _ => None,
+        };
+        self.seen.iter().filter_map(text).collect()
+    }
+
+    pub(crate) fn session_id(&self) -> String {
+        self.finish().session_id.clone().expect("a session")
+    }
+
+    pub(crate) fn finish(&self) -> &copass_proto::run::RunFinished {
+        match self.seen.last() {
+            Some(Frame::AgentFinish(finish)) => finish,
+            other => panic!("not a finish: {other:?}"),
+        }
+    }
+
+    pub(crate) fn error(&self) -> &copass_proto::run::RunFailed {
+        match self.seen.last() {
+            Some(Frame::AgentError(error)) => error,
+            other => panic!("not an error: {other:?}"),
+        }
+    }
+
+    pub(crate) fn results(&self) -> Vec<&copass_proto::run::ToolResultFrame> {
+        let result = |frame| match frame {
+            &Frame::AgentToolResult(ref result) => Some(result),
+            _ => None,
+        };
+        self.seen.iter().filter_map(result).collect()
+    }
+}
+
+pub(crate) fn is_terminal(frame: &Frame) -> bool {
+    matches!(frame, Frame::AgentFinish(_) | Frame::AgentError(_))
+}
+
+pub(crate) fn is_text(frame: &Frame) -> bool {
+    matches!(frame, Frame::AgentTextDelta(_))
+}
+
+pub(crate) fn is_call(frame: &Frame) -> bool {
+    matches!(frame, Frame::AgentToolCall(_))
+}
+
+#[track_caller]
+pub(crate) fn assert_code<T: std::fmt::Debug>(outcome: Result<T, Error>, code: ErrorCode) -> Error {
+    let error = outcome.expect_err("it must be refused");
+    assert_eq!(error.code(), code, "{error}");
+    error
+}
+
+impl std::fmt::Debug for Turn {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_tuple("Turn").field(&self.seen).finish()
+    }
+}

@@ -1,0 +1,101 @@
+//! Providers that do what no script can: fail a number of times, panic, remember what they were asked.
+
+use std::sync::{
+    Arc, Mutex,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use copass_llm::{Error, ErrorKind, EventStream, Provider, Request, StreamEvent};
+use tonic::async_trait;
+
+/// Fails a number of times, then plays another provider.
+pub(crate) struct Flaky {
+    pub(crate) failures: AtomicUsize,
+    pub(crate) error: Error,
+    pub(crate) after: Arc<dyn Provider>,
+    pub(crate) asked: AtomicUsize,
+}
+
+impl Flaky {
+    pub(crate) fn new(failures: usize, error: Error, after: Arc<dyn Provider>) -> Arc<Self> {
+        Arc::new(Self { failures: AtomicUsize::new(failures), error, after, asked: AtomicUsize::new(0) })
+    }
+}
+
+#[async_trait]
+impl Provider for Flaky {
+    fn name(&self) -> &str {
+        "flaky"
+    }
+
+    async fn stream(&self, request: Request) -> Result<EventStream, Error> {
+        self.asked.fetch_add(1, Ordering::SeqCst);
+        let fails = self.failures.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok();
+        if fails { Err(self.error.clone()) } else { self.after.stream(request).await }
+    }
+}
+
+/// Panics in the middle of a sentence.
+pub(crate) struct Panicking;
+
+#[async_trait]
+impl Provider for Panicking {
+    fn name(&self) -> &str {
+        "panicking"
+    }
+
+    async fn stream(&self, _: Request) -> Result<EventStream, Error> {
+        let mut said = false;
+        Ok(Box::pin(futures::stream::poll_fn(move |_| {
+            assert!(!said, "expected in this test");
+            said = true;
+            std::task::Poll::Ready(Some(Ok(StreamEvent::TextDelta("half a".to_owned()))))
+        })))
+    }
+}
+
+/// Streams empty pieces for ever, always ready.
+pub(crate) struct Babbling;
+
+#[async_trait]
+impl Provider for Babbling {
+    fn name(&self) -> &str {
+        "babbling"
+    }
+
+    async fn stream(&self, _: Request) -> Result<EventStream, Error> {
+        Ok(Box::pin(futures::stream::repeat_with(|| Ok(StreamEvent::TextDelta(String::new())))))
+    }
+}
+
+/// Remembers what it was asked.
+pub(crate) struct Recording {
+    pub(crate) requests: Mutex<Vec<Request>>,
+    pub(crate) inner: Arc<dyn Provider>,
+}
+
+impl Recording {
+    pub(crate) fn new(inner: Arc<dyn Provider>) -> Arc<Self> {
+        Arc::new(Self { requests: Mutex::default(), inner })
+    }
+
+    pub(crate) fn last(&self) -> Request {
+        self.requests.lock().unwrap().last().cloned().expect("a request")
+    }
+}
+
+#[async_trait]
+impl Provider for Recording {
+    fn name(&self) -> &str {
+        "recording"
+    }
+
+    async fn stream(&self, request: Request) -> Result<EventStream, Error> {
+        self.requests.lock().unwrap().push(request.clone());
+        self.inner.stream(request).await
+    }
+}
+
+pub(crate) fn error(kind: ErrorKind) -> Error {
+    Error::new(kind, format!("the provider says {}", kind.as_str()))
+}

@@ -1,0 +1,124 @@
+//! API keys of an account: `olk_` + 256 random bits, shown once, kept as SHA-256 (`rest.md` 3).
+
+use chrono::{Duration, Utc};
+use copass_errors::{Error, FieldProblem, Result};
+use copass_runtime::{CallContext, Secret, clock};
+use copass_store::Tx;
+use copass_types::{ApiKeyId, UserId, validate};
+use rand::{RngExt as _, distr::Alphanumeric};
+use serde_json::json;
+
+use super::{App, account, audit::Entry, login};
+use crate::store::{self, api_keys::ApiKeyRow};
+
+/// 43 characters of a 62-letter alphabet hold 256 bits.
+const SECRET_CHARS: usize = 43;
+const PREFIX_CHARS: usize = 12;
+const KINDS: [&str; 3] = ["general", "agent_invoke", "agent_delegate"];
+
+/// A key as it is made: the row to store, and the secret to show once.
+pub(crate) struct NewKey {
+    pub(crate) row: ApiKeyRow,
+    pub(crate) secret: Secret,
+}
+
+impl NewKey {
+    pub(crate) fn generate(user_id: &UserId, name: &str, kind: &str, expires_in: Option<Duration>) -> Self {
+        let mut random = rand::rng();
+        let text: String = (0..SECRET_CHARS).map(|_| char::from(random.sample(Alphanumeric))).collect();
+        let secret = format!("olk_{text}");
+        let now = clock::now();
+        let row = ApiKeyRow {
+            id: ApiKeyId::generate().to_string(),
+            user_id: user_id.to_string(),
+            name: name.to_owned(),
+            key_prefix: secret.chars().take(PREFIX_CHARS).collect(),
+            kind: kind.to_owned(),
+            agent_id: None,
+            sandbox_id: None,
+            connection_id: None,
+            created_at: now,
+            expires_at: expires_in.map(|duration| now + duration),
+            revoked_at: None,
+            last_used_at: None,
+            use_count: 0,
+        };
+        Self { row, secret: Secret::new(secret) }
+    }
+
+    pub(crate) async fn insert(&self, tx: &mut Tx) -> Result<()> {
+        store::api_keys::insert(tx, &self.row, &login::hash(self.secret.expose())).await?;
+        Ok(())
+    }
+}
+
+impl ApiKeyRow {
+    pub(crate) fn is_expired(&self) -> bool {
+        self.expires_at.is_some_and(|expires_at: chrono::DateTime<Utc>| expires_at <= clock::now())
+    }
+
+    fn summary(&self) -> serde_json::Value {
+        json!({ "id": self.id, "name": self.name, "kind": self.kind, "key_prefix": self.key_prefix,
+                "expires_at": self.expires_at })
+    }
+}
+
+impl App {
+    pub(crate) async fn create_api_key(
+        &self,
+        context: &CallContext,
+        name: &str,
+        expires_in_days: Option<u32>,
+    ) -> Result<NewKey> {
+        let user_id = account(context)?;
+        let mut problems = Vec::new();
+        if let Err(problem) = validate::name(name, validate::KEY_NAME_MAX_CHARS) {
+            problems.push(FieldProblem::body("name", problem));
+        }
+        if expires_in_days.is_some_and(|days| !(1..=3650).contains(&days)) {
+            problems.push(FieldProblem::body("expires_in_days", "must be between 1 and 3650, or absent for never"));
+        }
+        if !problems.is_empty() {
+            return Err(Error::invalid(problems));
+        }
+        let key = NewKey::generate(user_id, name, "general", expires_in_days.map(|days| Duration::days(days.into())));
+        let mut tx = self.db.begin().await?;
+        key.insert(&mut tx).await?;
+        self.audit(&mut tx, context, Entry::new("api_key.create", &key.row.id).after(key.row.summary())).await?;
+        tx.commit().await?;
+        Ok(key)
+    }
+
+    pub(crate) async fn list_api_keys(
+        &self,
+        context: &CallContext,
+        kinds: &[String],
+        include_revoked: bool,
+    ) -> Result<Vec<ApiKeyRow>> {
+        let user_id = account(context)?;
+        if let Some(unknown) = kinds.iter().find(|kind| !KINDS.contains(&kind.as_str())) {
+            let problem = format!("'{unknown}' is not a kind of key; use general, agent_invoke or agent_delegate");
+            return Err(Error::invalid(vec![FieldProblem::query("kinds", problem)]));
+        }
+        let mut conn = self.db.read().await?;
+        let mut rows = store::api_keys::list(&mut conn, user_id).await?;
+        rows.retain(|row| {
+            (include_revoked || row.revoked_at.is_none()) && (kinds.is_empty() || kinds.contains(&row.kind))
+        });
+        Ok(rows)
+    }
+
+    /// Revokes at once; a second call answers alike.
+    pub(crate) async fn revoke_api_key(&self, context: &CallContext, id: &ApiKeyId) -> Result<ApiKeyRow> {
+        let user_id = account(context)?;
+        let mut tx = self.db.begin().await?;
+        let row = store::api_keys::find(&mut tx, user_id, id).await?.ok_or_else(|| Error::not_found("API key"))?;
+        if store::api_keys::revoke(&mut tx, user_id, id, clock::now()).await? {
+            self.announce_revocation(&mut tx, Some(user_id.as_str()), None).await?;
+            self.audit(&mut tx, context, Entry::new("api_key.revoke", &row.id).before(row.summary())).await?;
+            tx.commit().await?;
+            self.outbox.wake();
+        }
+        Ok(row)
+    }
+}

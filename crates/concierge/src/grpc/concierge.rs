@@ -1,0 +1,121 @@
+//! `copass.concierge.v1`: a turn goes out to agent-runner, tool calls come back.
+
+use std::sync::Arc;
+
+use copass_errors::{Error, ErrorCode};
+use copass_proto::{
+    concierge::{self as pb, concierge_service_server::ConciergeService},
+    convert,
+    run::{RunFrame, RunLimits, StartSystemTurnRequest, run_service_client::RunServiceClient},
+};
+use copass_runtime::{CallContext, grpc::MAX_MESSAGE_BYTES};
+use copass_types::{AccessClass, SandboxId, validate};
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::{
+    Deps,
+    app::App,
+    tools::{Catalogue, SYSTEM_PROMPT},
+};
+
+/// The Concierge's name as a system agent.
+const SYSTEM_AGENT: &str = "concierge";
+const MAX_TURNS: u32 = 25;
+const DEFAULT_TIMEOUT_MS: u32 = 600_000;
+
+pub(crate) struct Chats {
+    app: Arc<App>,
+    catalogue: Catalogue,
+    runs: RunServiceClient<copass_proto::Transport>,
+}
+
+impl Chats {
+    pub(crate) fn new(app: Arc<App>, deps: &Deps) -> Self {
+        let runs = RunServiceClient::new(deps.agent_runner.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES);
+        Self { catalogue: Catalogue::new(app.clone(), deps), app, runs }
+    }
+}
+
+#[tonic::async_trait]
+impl ConciergeService for Chats {
+    type ChatStream = Streaming<RunFrame>;
+
+    async fn chat(&self, request: Request<pb::ChatRequest>) -> Result<Response<Self::ChatStream>, Status> {
+        let context = CallContext::of(&request)?;
+        let message = request.into_inner();
+        let sandbox_id: SandboxId = convert::id(&message.sandbox_id, "sandbox")?;
+        let outcome = self.app.refresh_access(&context, &sandbox_id).await.and_then(|context| {
+            context.principal.require(&sandbox_id, AccessClass::Run)?;
+            Ok(context)
+        });
+        let context =
+            self.app.audit_denial(&context, "concierge.chat", sandbox_id.as_str(), Some(&sandbox_id), outcome).await?;
+        check_message(&message.message)?;
+        let role = context.principal.require(&sandbox_id, AccessClass::Run).map_err(Error::from)?.role;
+        let turn = StartSystemTurnRequest {
+            sandbox_id: message.sandbox_id,
+            system_agent: SYSTEM_AGENT.to_owned(),
+            system_prompt: SYSTEM_PROMPT.to_owned(),
+            message: message.message,
+            session_id: message.session_id,
+            tools: self.catalogue.specs(role),
+            limits: Some(RunLimits {
+                max_turns: MAX_TURNS,
+                timeout_ms: if message.timeout_ms == 0 { DEFAULT_TIMEOUT_MS } else { message.timeout_ms },
+            }),
+        };
+        // The stream is passed through as it is: dropping it here drops it there, which cancels the run.
+        let frames = self.runs.clone().start_system_turn(context.request(turn)).await?;
+        Ok(Response::new(frames.into_inner()))
+    }
+
+    async fn call_tool(&self, request: Request<pb::CallToolRequest>) -> Result<Response<pb::CallToolResponse>, Status> {
+        let context = CallContext::of(&request)?;
+        let message = request.into_inner();
+        let sandbox_id: SandboxId = convert::id(&message.sandbox_id, "sandbox")?;
+        if context.principal.run_id.as_ref().is_none_or(|run_id| run_id.as_str() != message.run_id) {
+            return Err(Error::forbidden("a tool is called on behalf of a run").into());
+        }
+        let outcome = match self.app.refresh_access(&context, &sandbox_id).await {
+            Ok(context) => {
+                let outcome =
+                    self.catalogue.call(&context, &sandbox_id, &message.name, &message.arguments_json).await;
+                self.app
+                    .audit_denial(&context, "concierge.call_tool", &message.name, Some(&sandbox_id), outcome)
+                    .await
+            }
+            Err(error) => Err(error),
+        };
+        Ok(Response::new(match outcome {
+            Ok(result) => pb::CallToolResponse { result_json: result.to_string(), error: None },
+            Err(error) => failure(&error),
+        }))
+    }
+}
+
+fn check_message(message: &str) -> Result<(), Error> {
+    if message.trim().is_empty() {
+        return Err(Error::invalid_field("message", "must not be empty"));
+    }
+    validate::length(message, validate::MESSAGE_MAX_CHARS)
+        .map_err(|problem| Error::invalid_field("message", problem))
+}
+
+/// A failed tool call: the error object of `tools.md` 1 and the text for the frame.
+fn failure(error: &Error) -> pb::CallToolResponse {
+    if let Some(cause) = error.cause_chain() {
+        tracing::warn!(%error, cause, "tool failed");
+    }
+    let code = match error.code() {
+        ErrorCode::NotFound => "not_found",
+        ErrorCode::ValidationError | ErrorCode::InvalidRequest => "invalid_input",
+        ErrorCode::Conflict | ErrorCode::IdempotencyConflict | ErrorCode::SandboxNotActive => "conflict",
+        ErrorCode::Forbidden | ErrorCode::Unauthorized => "forbidden",
+        ErrorCode::SecretDetected => "secret_detected",
+        ErrorCode::TierLimit => "tier_limit",
+        ErrorCode::ProviderError | ErrorCode::ProviderNotConfigured => "provider_error",
+        _ => "internal_error",
+    };
+    let result = serde_json::json!({ "error": code, "detail": error.detail() });
+    pb::CallToolResponse { result_json: result.to_string(), error: Some(format!("{code}: {}", error.detail())) }
+}

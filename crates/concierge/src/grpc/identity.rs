@@ -1,0 +1,228 @@
+//! `copass.identity.v1`.
+
+use std::sync::Arc;
+
+use copass_errors::Error;
+use copass_proto::{
+    convert,
+    identity::{self as pb, identity_service_server::IdentityService},
+};
+use copass_runtime::{CallContext, clock};
+use copass_types::ActorKind;
+use tonic::{Request, Response, Status};
+
+use super::optional_timestamp;
+use crate::{
+    app::{App, access::Authenticated, login::Session, profiles::Profile},
+    store::api_keys::ApiKeyRow,
+};
+
+pub(crate) struct Identity {
+    app: Arc<App>,
+}
+
+impl Identity {
+    pub(crate) fn new(app: Arc<App>) -> Self {
+        Self { app }
+    }
+}
+
+#[tonic::async_trait]
+impl IdentityService for Identity {
+    async fn send_login_code(
+        &self,
+        request: Request<pb::SendLoginCodeRequest>,
+    ) -> Result<Response<pb::SendLoginCodeResponse>, Status> {
+        service_only(&CallContext::of(&request)?)?;
+        self.app.send_login_code(&request.get_ref().email).await?;
+        Ok(Response::new(pb::SendLoginCodeResponse {}))
+    }
+
+    async fn verify_login_code(
+        &self,
+        request: Request<pb::VerifyLoginCodeRequest>,
+    ) -> Result<Response<pb::SessionResponse>, Status> {
+        let context = CallContext::of(&request)?;
+        service_only(&context)?;
+        let message = request.get_ref();
+        let session = self.app.verify_login_code(&context, &message.email, &message.code).await?;
+        Ok(Response::new(session.into()))
+    }
+
+    async fn refresh_session(
+        &self,
+        request: Request<pb::RefreshSessionRequest>,
+    ) -> Result<Response<pb::SessionResponse>, Status> {
+        let context = CallContext::of(&request)?;
+        service_only(&context)?;
+        let session = self.app.refresh_session(&context, &request.get_ref().refresh_token).await?;
+        Ok(Response::new(session.into()))
+    }
+
+    async fn authenticate(
+        &self,
+        request: Request<pb::AuthenticateRequest>,
+    ) -> Result<Response<pb::AuthenticateResponse>, Status> {
+        service_only(&CallContext::of(&request)?)?;
+        let message = request.get_ref();
+        let verified = self.app.authenticate(&message.credential, message.sandbox_id.as_deref()).await?;
+        Ok(Response::new(verified.into()))
+    }
+
+    async fn create_profile(
+        &self,
+        request: Request<pb::CreateProfileRequest>,
+    ) -> Result<Response<pb::Profile>, Status> {
+        let context = CallContext::of(&request)?;
+        let message = request.get_ref();
+        let profile = self
+            .app
+            .create_profile(&context, message.display_name.as_deref(), message.canonical_id.as_deref())
+            .await?;
+        Ok(Response::new(profile.into()))
+    }
+
+    async fn get_profile(&self, request: Request<pb::GetProfileRequest>) -> Result<Response<pb::Profile>, Status> {
+        Ok(Response::new(self.app.get_profile(&CallContext::of(&request)?).await?.into()))
+    }
+
+    async fn get_handle(&self, request: Request<pb::GetHandleRequest>) -> Result<Response<pb::HandleResponse>, Status> {
+        let copass_id = self.app.get_handle(&CallContext::of(&request)?).await?;
+        Ok(Response::new(pb::HandleResponse { copass_id }))
+    }
+
+    async fn set_handle(&self, request: Request<pb::SetHandleRequest>) -> Result<Response<pb::HandleResponse>, Status> {
+        let context = CallContext::of(&request)?;
+        let copass_id = self.app.set_handle(&context, &request.get_ref().copass_id).await?;
+        Ok(Response::new(pb::HandleResponse { copass_id }))
+    }
+
+    async fn delete_handle(
+        &self,
+        request: Request<pb::DeleteHandleRequest>,
+    ) -> Result<Response<pb::HandleResponse>, Status> {
+        let copass_id = self.app.delete_handle(&CallContext::of(&request)?).await?;
+        Ok(Response::new(pb::HandleResponse { copass_id }))
+    }
+
+    async fn create_api_key(
+        &self,
+        request: Request<pb::CreateApiKeyRequest>,
+    ) -> Result<Response<pb::CreatedApiKey>, Status> {
+        let context = CallContext::of(&request)?;
+        let message = request.get_ref();
+        let key = self.app.create_api_key(&context, &message.name, message.expires_in_days).await?;
+        let plaintext = key.secret.expose().to_owned();
+        Ok(Response::new(pb::CreatedApiKey { key: Some(key.row.into()), plaintext }))
+    }
+
+    async fn list_api_keys(
+        &self,
+        request: Request<pb::ListApiKeysRequest>,
+    ) -> Result<Response<pb::ListApiKeysResponse>, Status> {
+        let context = CallContext::of(&request)?;
+        let message = request.get_ref();
+        let rows = self.app.list_api_keys(&context, &message.kinds, message.include_revoked).await?;
+        Ok(Response::new(pb::ListApiKeysResponse { keys: rows.into_iter().map(Into::into).collect() }))
+    }
+
+    async fn revoke_api_key(
+        &self,
+        request: Request<pb::RevokeApiKeyRequest>,
+    ) -> Result<Response<pb::RevokeApiKeyResponse>, Status> {
+        let context = CallContext::of(&request)?;
+        let id = request.get_ref().id.clone();
+        let outcome = match convert::id(&id, "API key") {
+            Ok(key_id) => self.app.revoke_api_key(&context, &key_id).await,
+            Err(error) => Err(error),
+        };
+        let row = self.app.audit_denial(&context, "api_key.revoke", &id, None, outcome).await?;
+        Ok(Response::new(pb::RevokeApiKeyResponse { id: row.id, name: row.name }))
+    }
+}
+
+/// These methods take a credential or make one, so only the gateway may call them, for itself.
+fn service_only(context: &CallContext) -> Result<(), Error> {
+    if context.principal.kind == ActorKind::Service {
+        Ok(())
+    } else {
+        Err(Error::forbidden("this internal method is for services"))
+    }
+}
+
+impl From<Session> for pb::SessionResponse {
+    fn from(session: Session) -> Self {
+        let left = (session.expires_at - clock::now()).num_seconds();
+        Self {
+            access_token: session.access_token,
+            refresh_token: session.refresh_token,
+            expires_in_s: u64::try_from(left).unwrap_or(0),
+            expires_at: Some(convert::timestamp(session.expires_at)),
+            user_id: session.user_id,
+            email: session.email,
+        }
+    }
+}
+
+impl From<Authenticated> for pb::AuthenticateResponse {
+    fn from(verified: Authenticated) -> Self {
+        let kind = match verified.kind {
+            ActorKind::Session => "session",
+            ActorKind::ApiKey => "api_key",
+            ActorKind::ConnectionKey => "connection_key",
+            ActorKind::Service => "service",
+        };
+        Self {
+            kind: kind.to_owned(),
+            user_id: verified.user_id.into(),
+            api_key_id: verified.api_key_id.map(Into::into),
+            connection_id: verified.connection_id.map(Into::into),
+            only_sandbox: verified.only_sandbox.map(Into::into),
+            access: verified.access.map(|access| pb::SandboxAccess {
+                sandbox_id: access.sandbox_id.into(),
+                role: access.role.as_str().to_owned(),
+                status: access.status,
+                owner_user_id: access.owner_user_id.into(),
+                project_id: access.project_id.map(Into::into),
+            }),
+            expires_at: optional_timestamp(verified.expires_at),
+        }
+    }
+}
+
+impl From<Profile> for pb::Profile {
+    fn from(profile: Profile) -> Self {
+        Self {
+            user_id: profile.user_id,
+            display_name: profile.display_name,
+            sandbox_id: profile.sandbox_id,
+            project_id: profile.project_id,
+            canonical_id: profile.canonical_id,
+            is_user_root: true,
+            semantic_tags: Vec::new(),
+            was_created: profile.was_created,
+            created_at: Some(convert::timestamp(profile.created_at)),
+            metadata_json: profile.metadata.to_string(),
+            copass_id: profile.handle,
+            email: profile.email,
+        }
+    }
+}
+
+impl From<ApiKeyRow> for pb::ApiKey {
+    fn from(row: ApiKeyRow) -> Self {
+        Self {
+            is_expired: row.is_expired(),
+            id: row.id,
+            name: row.name,
+            key_prefix: row.key_prefix,
+            kind: row.kind,
+            agent_id: row.agent_id,
+            created_at: Some(convert::timestamp(row.created_at)),
+            expires_at: optional_timestamp(row.expires_at),
+            revoked_at: optional_timestamp(row.revoked_at),
+            last_used_at: optional_timestamp(row.last_used_at),
+            use_count: u64::try_from(row.use_count).unwrap_or(0),
+        }
+    }
+}

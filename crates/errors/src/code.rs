@@ -1,0 +1,104 @@
+//! The closed list of codes and the one table that maps each to gRPC and HTTP.
+
+use http::StatusCode;
+use tonic::Code;
+
+macro_rules! error_codes {
+    ($($(#[$doc:meta])* $variant:ident = $text:literal, $http:ident, $grpc:ident;)*) => {
+        /// Every code that a caller can meet. Adding one is an API change: document it in `docs/errors.md`.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum ErrorCode {
+            $($(#[$doc])* $variant,)*
+        }
+
+        impl ErrorCode {
+            /// All codes, for tests and documentation.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
+
+            /// The machine word in the body's `error`.
+            #[must_use]
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $text,)* }
+            }
+
+            /// The HTTP status.
+            #[must_use]
+            pub fn http_status(self) -> StatusCode {
+                match self { $(Self::$variant => StatusCode::$http,)* }
+            }
+
+            /// The gRPC code.
+            #[must_use]
+            pub fn grpc_code(self) -> Code {
+                match self { $(Self::$variant => Code::$grpc,)* }
+            }
+
+            /// The code of a machine word.
+            #[must_use]
+            pub fn from_text(text: &str) -> Option<Self> {
+                match text { $($text => Some(Self::$variant),)* _ => None }
+            }
+        }
+    };
+}
+
+error_codes! {
+    /// Semantic validation failed.
+    InvalidRequest = "invalid_request", BAD_REQUEST, InvalidArgument;
+    /// A secret stands in a prompt; the detail names the place, never the secret.
+    SecretDetected = "secret_detected", BAD_REQUEST, InvalidArgument;
+    /// The request's shape is wrong; the detail lists each problem.
+    ValidationError = "validation_error", UNPROCESSABLE_ENTITY, InvalidArgument;
+    /// The body's media type is not JSON.
+    UnsupportedMediaType = "unsupported_media_type", UNSUPPORTED_MEDIA_TYPE, InvalidArgument;
+    /// The body is larger than the route allows.
+    PayloadTooLarge = "payload_too_large", PAYLOAD_TOO_LARGE, ResourceExhausted;
+    /// The route exists, the method does not.
+    MethodNotAllowed = "method_not_allowed", METHOD_NOT_ALLOWED, Unimplemented;
+    /// Missing, malformed, unknown, expired or revoked credential.
+    Unauthorized = "unauthorized", UNAUTHORIZED, Unauthenticated;
+    /// Not enough credits.
+    InsufficientCredits = "insufficient_credits", PAYMENT_REQUIRED, FailedPrecondition;
+    /// The caller is known and the role is too low.
+    Forbidden = "forbidden", FORBIDDEN, PermissionDenied;
+    /// Unknown, or not the caller's to know of.
+    NotFound = "not_found", NOT_FOUND, NotFound;
+    /// Uniqueness or state conflict.
+    Conflict = "conflict", CONFLICT, AlreadyExists;
+    /// The sandbox is suspended or archived.
+    SandboxNotActive = "sandbox_not_active", CONFLICT, FailedPrecondition;
+    /// A limit of the sandbox's tier is reached.
+    TierLimit = "tier_limit", CONFLICT, FailedPrecondition;
+    /// The conversation has a turn in progress.
+    SessionBusy = "session_busy", CONFLICT, FailedPrecondition;
+    /// The `Idempotency-Key` was used with another body, or its first request still runs.
+    IdempotencyConflict = "idempotency_conflict", CONFLICT, FailedPrecondition;
+    /// Too many requests; wait `Retry-After` seconds.
+    RateLimited = "rate_limited", TOO_MANY_REQUESTS, ResourceExhausted;
+    /// The caller went away.
+    Cancelled = "cancelled", REQUEST_TIMEOUT, Cancelled;
+    /// Something broke inside.
+    InternalError = "internal_error", INTERNAL_SERVER_ERROR, Internal;
+    /// The operation is not offered by this server.
+    NotImplemented = "not_implemented", NOT_IMPLEMENTED, Unimplemented;
+    /// A model provider failed.
+    ProviderError = "provider_error", BAD_GATEWAY, Aborted;
+    /// No model provider is configured for what was asked.
+    ProviderNotConfigured = "provider_not_configured", SERVICE_UNAVAILABLE, FailedPrecondition;
+    /// A dependency does not answer.
+    Unavailable = "unavailable", SERVICE_UNAVAILABLE, Unavailable;
+    /// The operation took longer than allowed.
+    DeadlineExceeded = "deadline_exceeded", GATEWAY_TIMEOUT, DeadlineExceeded;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::ErrorCode;
+
+    #[test]
+    fn every_word_is_unique_and_maps_back() {
+        for code in ErrorCode::ALL {
+            assert_eq!(ErrorCode::from_text(code.as_str()), Some(*code));
+        }
+    }
+}

@@ -1,0 +1,359 @@
+//! Bodies, queries, path parameters and keys of requests; every problem is named by its place (`rest.md` 0.3).
+
+use axum::{
+    body::Body,
+    extract::{FromRequest, FromRequestParts, RawPathParams, Request},
+};
+use bytes::Bytes;
+use copass_errors::{Error, ErrorCode, FieldProblem, Result};
+use copass_types::api::object_only;
+use http::{HeaderMap, header, request::Parts};
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use serde::de::DeserializeOwned;
+
+use crate::{error::ApiError, state::App};
+
+const IDEMPOTENCY_KEY: &str = "idempotency-key";
+const IDEMPOTENCY_KEY_MAX_BYTES: usize = 255;
+
+/// A JSON object as body. An empty body counts as `{}`: clients send the JSON content type on calls without a body.
+pub(crate) struct JsonBody<T>(pub(crate) T);
+
+impl<T: DeserializeOwned> FromRequest<App> for JsonBody<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, app: &App) -> std::result::Result<Self, ApiError> {
+        let (parts, body) = request.into_parts();
+        let bytes = read(&parts.headers, body, app.config.body_limit_bytes).await?;
+        if bytes.is_empty() {
+            return Ok(Self(parse("{}")?));
+        }
+        if !is_json(&parts.headers) {
+            return Err(Error::new(
+                ErrorCode::UnsupportedMediaType,
+                "the body must be JSON: send the header `Content-Type: application/json`",
+            )
+            .into());
+        }
+        let text = std::str::from_utf8(&bytes)
+            .map_err(|_| problem(vec!["body".to_owned()], "must be UTF-8 text", "json_invalid"))?;
+        Ok(Self(parse(text)?))
+    }
+}
+
+async fn read(headers: &HeaderMap, body: Body, limit: usize) -> Result<Bytes> {
+    let too_large = || {
+        Error::new(
+            ErrorCode::PayloadTooLarge,
+            format!("the body is larger than {limit} bytes; send less at once"),
+        )
+    };
+    // The announced length is believed when it is too large, so that the body need not be read at all.
+    let announced = headers
+        .get(header::CONTENT_LENGTH)
+        .and_then(|value| value.to_str().ok()?.parse::<u64>().ok())
+        .unwrap_or(0);
+    if announced > limit as u64 {
+        return Err(too_large());
+    }
+    match Limited::new(body, limit).collect().await {
+        Ok(collected) => Ok(collected.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => Err(too_large()),
+        Err(_) => Err(Error::new(
+            ErrorCode::InvalidRequest,
+            "the body ended before it was complete; send it again",
+        )),
+    }
+}
+
+fn is_json(headers: &HeaderMap) -> bool {
+    let Some(text) = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()) else {
+        return false;
+    };
+    let media_type = text.split(';').next().unwrap_or_default().trim();
+    media_type.eq_ignore_ascii_case("application/json")
+        || media_type
+            .get(media_type.len().saturating_sub(5)..)
+            .is_some_and(|end| end.eq_ignore_ascii_case("+json"))
+}
+
+fn parse<T: DeserializeOwned>(text: &str) -> Result<T> {
+    let mut json = serde_json::Deserializer::from_str(text);
+    let mut track = serde_path_to_error::Track::new();
+    let value = object_only::deserialize(serde_path_to_error::Deserializer::new(&mut json, &mut track));
+    let path = track.path();
+    let value = value.map_err(|error: serde_json::Error| describe(&error, &path))?;
+    json.end().map_err(|error| describe(&error, &path))?;
+    Ok(value)
+}
+
+/// One 422 problem from what serde says.
+fn describe(error: &serde_json::Error, path: &serde_path_to_error::Path) -> Error {
+    use serde_path_to_error::Segment;
+    let mut loc = vec!["body".to_owned()];
+    if !error.is_data() {
+        let message = format!("not valid JSON at line {} column {}", error.line(), error.column());
+        return problem(loc, &message, "json_invalid");
+    }
+    loc.extend(path.iter().filter_map(|segment| match segment {
+        Segment::Seq { index } => Some(index.to_string()),
+        Segment::Map { key } => Some(key.clone()),
+        Segment::Enum { variant } => Some(variant.clone()),
+        Segment::Unknown => None,
+    }));
+    let text = error.to_string();
+    // serde appends the position, which says nothing beside the path.
+    let text = text
+        .rsplit_once(" at line ")
+        .map_or(text.as_str(), |(message, _)| message);
+    if let Some(field) = text
+        .strip_prefix("missing field `")
+        .and_then(|rest| rest.strip_suffix('`'))
+    {
+        loc.push(field.to_owned());
+        return problem(loc, "field required", "missing");
+    }
+    let kind = if text.starts_with("invalid type") {
+        "type_error"
+    } else {
+        "value_error"
+    };
+    problem(loc, text, kind)
+}
+
+fn problem(loc: Vec<String>, message: &str, kind: &str) -> Error {
+    Error::invalid(vec![FieldProblem {
+        loc,
+        msg: message.to_owned(),
+        kind: kind.to_owned(),
+    }])
+}
+
+/// The parameters of the path.
+pub(crate) struct PathParams(RawPathParams);
+
+impl FromRequestParts<App> for PathParams {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> std::result::Result<Self, ApiError> {
+        // Bytes that are not UTF-8 cannot be part of any id or slug.
+        let params = RawPathParams::from_request_parts(parts, app).await;
+        Ok(Self(params.map_err(|_| Error::not_found("resource"))?))
+    }
+}
+
+impl PathParams {
+    /// An id; a malformed one is an unknown one.
+    pub(crate) fn id<T: std::str::FromStr>(&self, name: &str, what: &str) -> Result<T> {
+        self.text(name).parse().map_err(|_| Error::not_found(what))
+    }
+
+    /// An agent's slug; a malformed one is an unknown one.
+    pub(crate) fn slug(&self) -> Result<String> {
+        let slug = self.text("slug");
+        match copass_types::validate::agent_slug(slug) {
+            Ok(()) => Ok(slug.to_owned()),
+            Err(_) => Err(Error::not_found("agent")),
+        }
+    }
+
+    fn text(&self, name: &str) -> &str {
+        self.0
+            .iter()
+            .find(|(key, _)| *key == name)
+            .map_or("", |(_, value)| value)
+    }
+}
+
+/// The query, read by name. Empty values count as absent, unknown names are ignored, of repeated ones the last counts.
+pub(crate) struct Query(Vec<(String, String)>);
+
+impl FromRequestParts<App> for Query {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &App) -> std::result::Result<Self, ApiError> {
+        Ok(Self(parts.uri.query().map(read_query).unwrap_or_default()))
+    }
+}
+
+fn read_query(query: &str) -> Vec<(String, String)> {
+    url::form_urlencoded::parse(query.as_bytes())
+        .filter(|(_, value)| !value.is_empty())
+        .map(|(name, value)| (name.into_owned(), value.into_owned()))
+        .collect()
+}
+
+impl Query {
+    /// A text.
+    pub(crate) fn text(&mut self, name: &str) -> Option<String> {
+        let index = self.0.iter().rposition(|(key, _)| key == name)?;
+        Some(self.0.remove(index).1)
+    }
+
+    /// All values of a repeatable name, also when they come as one list with commas.
+    pub(crate) fn all(&self, name: &str) -> Vec<String> {
+        self.0
+            .iter()
+            .filter(|(key, _)| key == name)
+            .flat_map(|(_, value)| value.split(','))
+            .map(str::trim)
+            .filter(|value| !value.is_empty())
+            .map(str::to_owned)
+            .collect()
+    }
+
+    /// A yes or no.
+    pub(crate) fn flag(&mut self, name: &str) -> Result<bool> {
+        let Some(text) = self.text(name) else { return Ok(false) };
+        match text.as_str() {
+            _ if text.eq_ignore_ascii_case("true") || text == "1" => Ok(true),
+            _ if text.eq_ignore_ascii_case("false") || text == "0" => Ok(false),
+            _ => Err(query_problem(name, "must be true or false")),
+        }
+    }
+
+    /// A number, moved into the range when it lies outside.
+    pub(crate) fn clamped(&mut self, name: &str, default: u32, range: std::ops::RangeInclusive<u32>) -> Result<u32> {
+        let Some(text) = self.text(name) else {
+            return Ok(default);
+        };
+        let number: i64 = text
+            .parse()
+            .map_err(|_| query_problem(name, "must be a whole number"))?;
+        let number = number.clamp(i64::from(*range.start()), i64::from(*range.end()));
+        Ok(u32::try_from(number).unwrap_or(default))
+    }
+}
+
+fn query_problem(name: &str, message: &str) -> Error {
+    problem(vec!["query".to_owned(), name.to_owned()], message, "type_error")
+}
+
+/// The caller's key for doing a thing once, if it sent one.
+pub(crate) struct IdempotencyKey(pub(crate) Option<String>);
+
+impl FromRequestParts<App> for IdempotencyKey {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &App) -> std::result::Result<Self, ApiError> {
+        Ok(Self(idempotency_key(&parts.headers)?))
+    }
+}
+
+fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>> {
+    let Some(value) = headers.get(IDEMPOTENCY_KEY) else {
+        return Ok(None);
+    };
+    let well_formed = |text: &&str| {
+        (1..=IDEMPOTENCY_KEY_MAX_BYTES).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic())
+    };
+    value
+        .to_str()
+        .ok()
+        .filter(well_formed)
+        .map(|text| Some(text.to_owned()))
+        .ok_or_else(|| {
+            let loc = vec!["header".to_owned(), "Idempotency-Key".to_owned()];
+            problem(
+                loc,
+                "must have 1 to 255 visible ASCII characters and no spaces",
+                "value_error",
+            )
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use copass_types::api::{CreateAgentRequest, CreateSandboxRequest};
+
+    use super::*;
+
+    fn problem_of<T: DeserializeOwned>(text: &str) -> (Vec<String>, String) {
+        let Err(error) = parse::<T>(text) else {
+            panic!("{text} was accepted")
+        };
+        assert_eq!(error.code(), ErrorCode::ValidationError);
+        let problem = error.problems()[0].clone();
+        (problem.loc, problem.kind)
+    }
+
+    #[test]
+    fn every_problem_has_its_place() {
+        for (text, loc, kind) in [
+            ("{", vec!["body"], "json_invalid"),
+            (r#"{"name":"a","owner_id":"b"} x"#, vec!["body"], "json_invalid"),
+            ("[]", vec!["body"], "type_error"),
+            (r#"["a","b"]"#, vec!["body"], "type_error"),
+            ("null", vec!["body"], "type_error"),
+            ("{}", vec!["body", "name"], "missing"),
+            (r#"{"name":1,"owner_id":"b"}"#, vec!["body", "name"], "type_error"),
+            (
+                r#"{"name":"a","owner_id":"b","metadata":[]}"#,
+                vec!["body", "metadata"],
+                "type_error",
+            ),
+            (r#"{"name":"a","name":"b","owner_id":"b"}"#, vec!["body"], "value_error"),
+        ] {
+            let (found_loc, found_kind) = problem_of::<CreateSandboxRequest>(text);
+            assert_eq!(
+                (found_loc, found_kind.as_str()),
+                (loc.iter().map(ToString::to_string).collect(), kind),
+                "{text}"
+            );
+        }
+        let (loc, _) = problem_of::<CreateAgentRequest>(
+            r#"{"slug":"a","name":"a","system_prompt":"a","model_settings":{"max_tokens":"many"}}"#,
+        );
+        assert_eq!(loc, ["body", "model_settings", "max_tokens"]);
+        let (loc, _) =
+            problem_of::<CreateAgentRequest>(r#"{"slug":"a","name":"a","system_prompt":"a","tool_allowlist":["a",1]}"#);
+        assert_eq!(loc, ["body", "tool_allowlist", "1"]);
+    }
+
+    #[test]
+    fn deep_nesting_is_refused_and_not_a_crash() {
+        let deep = format!(
+            r#"{{"name":"a","owner_id":"b","metadata":{{"a":{}"#,
+            "[".repeat(100_000)
+        );
+        assert_eq!(problem_of::<CreateSandboxRequest>(&deep).1, "json_invalid");
+    }
+
+    #[test]
+    fn queries() {
+        let mut query = Query(read_query(
+            "limit=500&include_revoked=True&kinds=a,b&kinds=c&status=&before=x%20y",
+        ));
+        assert_eq!(query.clamped("limit", 20, 1..=100).unwrap(), 100);
+        assert_eq!(query.clamped("limit", 20, 1..=100).unwrap(), 20);
+        assert!(query.flag("include_revoked").unwrap());
+        assert_eq!(query.all("kinds"), ["a", "b", "c"]);
+        assert_eq!(query.text("status"), None);
+        assert_eq!(query.text("before").unwrap(), "x y");
+        let error = Query(read_query("limit=ten"))
+            .clamped("limit", 20, 1..=100)
+            .unwrap_err();
+        assert_eq!(error.problems()[0].loc, ["query", "limit"]);
+        assert_eq!(Query(read_query("limit=-4")).clamped("limit", 20, 1..=100).unwrap(), 1);
+        assert!(
+            Query(read_query("include_revoked=maybe"))
+                .flag("include_revoked")
+                .is_err()
+        );
+    }
+
+    #[test]
+    fn idempotency_keys() {
+        let key = |text: &str| {
+            idempotency_key(&HeaderMap::from_iter([(
+                http::HeaderName::from_static(IDEMPOTENCY_KEY),
+                http::HeaderValue::from_bytes(text.as_bytes()).unwrap(),
+            )]))
+        };
+        assert_eq!(key("a-1").unwrap().unwrap(), "a-1");
+        assert_eq!(idempotency_key(&HeaderMap::new()).unwrap(), None);
+        for bad in ["", "a b", "ä", &"a".repeat(256)] {
+            assert!(key(bad).is_err(), "{bad}");
+        }
+    }
+}

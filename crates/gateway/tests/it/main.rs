@@ -1,0 +1,15 @@
+//! The gateway over real HTTP, in front of fake services on the generated server traits.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "helpers of tests may be as blunt as tests"
+)]
+
+mod auth;
+mod bad_input;
+mod fakes;
+mod lifecycle;
+mod routes;
+mod streams;
+mod support;

@@ -1,0 +1,6 @@
+//! The planner against a small world: what it calls, what it says, and that it always ends.
+
+mod conversations;
+mod hostile;
+mod phrases;
+mod world;

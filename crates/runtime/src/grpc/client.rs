@@ -1,0 +1,92 @@
+//! The client side: signs the principal, passes the trace on, enforces the deadline, counts.
+
+use std::{
+    pin::Pin,
+    task::{Context, Poll},
+    time::Instant,
+};
+
+use copass_errors::{Error, ErrorCode};
+use copass_proto::TransportError;
+use http::{HeaderValue, Request, Response};
+use tonic::{Status, body::Body};
+use tower::Service;
+
+use super::{PRINCIPAL_HEADER, TIMEOUT_HEADER, TRACEPARENT_HEADER, encode_timeout};
+use crate::call::{CallContext, DEFAULT_DEADLINE, Signer};
+
+/// Wraps a channel or a local server.
+#[derive(Clone, Debug)]
+pub struct ClientStack<S> {
+    inner: S,
+    signer: Signer,
+}
+
+impl<S> ClientStack<S> {
+    /// A stack around the transport.
+    pub fn new(inner: S, signer: Signer) -> Self {
+        Self { inner, signer }
+    }
+
+    fn prepare(&self, request: &mut Request<Body>) -> Result<Instant, Error> {
+        let deadline = match request.extensions_mut().remove::<CallContext>() {
+            Some(context) => {
+                let token = self.signer.sign(&context.principal)?;
+                let headers = request.headers_mut();
+                headers.insert(PRINCIPAL_HEADER, HeaderValue::from_str(&token).map_err(Error::internal)?);
+                if let Some(traceparent) = context.traceparent.as_deref().and_then(|text| text.parse().ok()) {
+                    headers.insert(TRACEPARENT_HEADER, traceparent);
+                }
+                context.deadline
+            }
+            None => None,
+        };
+        let deadline = deadline.unwrap_or_else(|| Instant::now() + DEFAULT_DEADLINE);
+        let left = deadline.saturating_duration_since(Instant::now());
+        let timeout = HeaderValue::from_str(&encode_timeout(left)).map_err(Error::internal)?;
+        request.headers_mut().insert(TIMEOUT_HEADER, timeout);
+        Ok(deadline)
+    }
+}
+
+impl<S> Service<Request<Body>> for ClientStack<S>
+where
+    S: Service<Request<Body>, Response = Response<Body>>,
+    S::Future: Send + 'static,
+    S::Error: Into<Box<dyn std::error::Error + Send + Sync>> + 'static,
+{
+    type Response = Response<Body>;
+    type Error = TransportError;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, TransportError>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.inner.poll_ready(context).map_err(TransportError::new)
+    }
+
+    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+        let deadline = match self.prepare(&mut request) {
+            Ok(deadline) => deadline,
+            Err(error) => return Box::pin(async move { Ok(Status::from(error).into_http()) }),
+        };
+        let answer = self.inner.call(request);
+        Box::pin(async move {
+            match tokio::time::timeout_at(deadline.into(), answer).await {
+                Ok(Ok(response)) => Ok(response),
+                Ok(Err(error)) => {
+                    // A transport failure is an answer too: the caller sees `unavailable`, the log sees the cause.
+                    let error = Error::unavailable(error.into());
+                    tracing::warn!(cause = error.cause_chain(), "internal call failed");
+                    Ok(Status::from(error).into_http())
+                }
+                Err(_) => Ok(Status::from(deadline_exceeded()).into_http()),
+            }
+        })
+    }
+}
+
+pub(super) fn deadline_exceeded() -> Error {
+    Error::new(
+        ErrorCode::DeadlineExceeded,
+        "the operation took longer than allowed; try again, with less work in one call if it stays",
+    )
+}

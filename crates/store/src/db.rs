@@ -1,0 +1,251 @@
+//! Pools, connections and transactions of either database.
+
+use std::{path::Path, str::FromStr as _, time::Duration};
+
+use sqlx::{
+    PgConnection, PgPool, Postgres, Sqlite, SqliteConnection, SqlitePool, Transaction,
+    pool::PoolConnection,
+    postgres::{PgConnectOptions, PgPoolOptions},
+    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
+};
+
+use crate::{
+    error::{Error, OpenError, Result},
+    migrate,
+};
+
+const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Which SQL dialect is behind a connection, for the few statements that differ.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dialect {
+    /// PostgreSQL.
+    Postgres,
+    /// SQLite.
+    Sqlite,
+}
+
+/// The database. Cheap to clone.
+#[derive(Debug, Clone)]
+pub enum Db {
+    /// A pool of PostgreSQL connections.
+    Postgres(PgPool),
+    /// SQLite allows one writer: reads have their own pool and never wait for a write (WAL).
+    Sqlite {
+        /// Many readers.
+        read: SqlitePool,
+        /// The one writer.
+        write: SqlitePool,
+    },
+}
+
+impl Db {
+    /// Opens the database of the URL and brings its schema up to date.
+    ///
+    /// # Errors
+    /// See [`OpenError`]; each variant has a hint for the operator.
+    pub async fn open(url: &str, max_connections: u32) -> std::result::Result<Self, OpenError> {
+        if let Some(path) = url.strip_prefix("sqlite:") {
+            Self::open_sqlite(Path::new(path.trim_start_matches("//"))).await
+        } else {
+            Self::open_postgres(url, max_connections).await
+        }
+    }
+
+    /// Opens or creates a SQLite file: WAL, `synchronous=FULL`, foreign keys on, one writer.
+    ///
+    /// # Errors
+    /// The file cannot be created or written, or its schema is newer than this program.
+    pub async fn open_sqlite(path: &Path) -> std::result::Result<Self, OpenError> {
+        let file_error = |cause| OpenError::File { path: path.to_owned(), cause };
+        let options = SqliteConnectOptions::new()
+            .filename(path)
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .foreign_keys(true)
+            .busy_timeout(BUSY_TIMEOUT);
+        let write = SqlitePoolOptions::new()
+            .max_connections(1)
+            .acquire_timeout(ACQUIRE_TIMEOUT)
+            .connect_with(options.clone())
+            .await
+            .map_err(file_error)?;
+        migrate::sqlite(&write).await.map_err(|error| match error {
+            OpenError::Migration(sqlx::migrate::MigrateError::Execute(cause)) => file_error(cause),
+            other => other,
+        })?;
+        let read = SqlitePoolOptions::new()
+            .max_connections(4)
+            .acquire_timeout(ACQUIRE_TIMEOUT)
+            .connect_lazy_with(options.create_if_missing(false).read_only(true));
+        Ok(Self::Sqlite { read, write })
+    }
+
+    /// Connects to PostgreSQL.
+    ///
+    /// # Errors
+    /// The server is unreachable or refuses, or the schema is newer than this program.
+    pub async fn open_postgres(url: &str, max_connections: u32) -> std::result::Result<Self, OpenError> {
+        let options = PgConnectOptions::from_str(url)
+            .map_err(|cause| OpenError::InvalidUrl(cause.to_string()))?
+            .application_name("copass");
+        let location =
+            format!("{}:{}/{}", options.get_host(), options.get_port(), options.get_database().unwrap_or_default());
+        let pool = PgPoolOptions::new()
+            .max_connections(max_connections)
+            .acquire_timeout(ACQUIRE_TIMEOUT)
+            .connect_with(options)
+            .await
+            .map_err(|cause| OpenError::Unreachable { location, cause })?;
+        migrate::postgres(&pool).await?;
+        Ok(Self::Postgres(pool))
+    }
+
+    /// Which dialect the database speaks.
+    #[must_use]
+    pub fn dialect(&self) -> Dialect {
+        match self {
+            Self::Postgres(_) => Dialect::Postgres,
+            Self::Sqlite { .. } => Dialect::Sqlite,
+        }
+    }
+
+    /// A connection for reading; on SQLite it cannot write.
+    ///
+    /// # Errors
+    /// No connection became free in time, or the database is gone.
+    pub async fn read(&self) -> Result<Conn> {
+        Ok(match self {
+            Self::Postgres(pool) => Conn::Postgres(pool.acquire().await?),
+            Self::Sqlite { read, .. } => Conn::Sqlite(read.acquire().await?),
+        })
+    }
+
+    /// A transaction for writing. On SQLite it holds the one write lock, so keep it short and wait for nothing else.
+    ///
+    /// # Errors
+    /// No connection became free in time, or the database is gone.
+    pub async fn begin(&self) -> Result<Tx> {
+        Ok(match self {
+            Self::Postgres(pool) => Tx::Postgres(pool.begin().await?),
+            Self::Sqlite { write, .. } => Tx::Sqlite(write.begin_with("begin immediate").await?),
+        })
+    }
+
+    /// Asks the database for a sign of life.
+    ///
+    /// # Errors
+    /// It gives none.
+    pub async fn ping(&self) -> Result<()> {
+        let mut conn = self.read().await?;
+        crate::fetch_one!(conn, (i32,), "select 1")?;
+        Ok(())
+    }
+
+    /// Closes every connection; SQLite checkpoints its log.
+    pub async fn close(&self) {
+        match self {
+            Self::Postgres(pool) => pool.close().await,
+            Self::Sqlite { read, write } => {
+                read.close().await;
+                write.close().await;
+            }
+        }
+    }
+}
+
+/// A connection for reading.
+#[derive(Debug)]
+pub enum Conn {
+    /// To PostgreSQL.
+    Postgres(PoolConnection<Postgres>),
+    /// To SQLite.
+    Sqlite(PoolConnection<Sqlite>),
+}
+
+/// A transaction; dropping it rolls back.
+#[derive(Debug)]
+pub enum Tx {
+    /// On PostgreSQL.
+    Postgres(Transaction<'static, Postgres>),
+    /// On SQLite.
+    Sqlite(Transaction<'static, Sqlite>),
+}
+
+impl Tx {
+    /// Makes the changes durable.
+    ///
+    /// # Errors
+    /// The database refused; nothing was changed.
+    pub async fn commit(self) -> Result<()> {
+        match self {
+            Self::Postgres(tx) => tx.commit().await,
+            Self::Sqlite(tx) => tx.commit().await,
+        }
+        .map_err(Error)
+    }
+
+    /// Undoes the changes now instead of at drop.
+    ///
+    /// # Errors
+    /// The database is gone.
+    pub async fn rollback(self) -> Result<()> {
+        match self {
+            Self::Postgres(tx) => tx.rollback().await,
+            Self::Sqlite(tx) => tx.rollback().await,
+        }
+        .map_err(Error)
+    }
+}
+
+/// A borrowed raw connection, for the query macros.
+#[derive(Debug)]
+pub enum ConnRef<'a> {
+    /// To PostgreSQL.
+    Postgres(&'a mut PgConnection),
+    /// To SQLite.
+    Sqlite(&'a mut SqliteConnection),
+}
+
+/// What a reading store function takes: a connection or a transaction.
+pub trait AsConn: Send {
+    /// The raw connection.
+    fn conn(&mut self) -> ConnRef<'_>;
+
+    /// Which dialect it speaks.
+    fn dialect(&self) -> Dialect;
+}
+
+impl AsConn for Conn {
+    fn conn(&mut self) -> ConnRef<'_> {
+        match self {
+            Self::Postgres(conn) => ConnRef::Postgres(conn),
+            Self::Sqlite(conn) => ConnRef::Sqlite(conn),
+        }
+    }
+
+    fn dialect(&self) -> Dialect {
+        match self {
+            Self::Postgres(_) => Dialect::Postgres,
+            Self::Sqlite(_) => Dialect::Sqlite,
+        }
+    }
+}
+
+impl AsConn for Tx {
+    fn conn(&mut self) -> ConnRef<'_> {
+        match self {
+            Self::Postgres(tx) => ConnRef::Postgres(tx),
+            Self::Sqlite(tx) => ConnRef::Sqlite(tx),
+        }
+    }
+
+    fn dialect(&self) -> Dialect {
+        match self {
+            Self::Postgres(_) => Dialect::Postgres,
+            Self::Sqlite(_) => Dialect::Sqlite,
+        }
+    }
+}

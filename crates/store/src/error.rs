@@ -1,0 +1,86 @@
+//! Errors of the store and what they mean to a caller.
+
+use std::path::PathBuf;
+
+/// A statement failed.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub struct Error(#[from] pub(crate) sqlx::Error);
+
+/// Result of a statement.
+pub type Result<T> = std::result::Result<T, Error>;
+
+impl Error {
+    /// Whether a unique constraint (or primary key) refused the row.
+    #[must_use]
+    pub fn is_unique_violation(&self) -> bool {
+        self.0.as_database_error().is_some_and(sqlx::error::DatabaseError::is_unique_violation)
+    }
+
+    /// Whether a foreign key refused the row.
+    #[must_use]
+    pub fn is_foreign_key_violation(&self) -> bool {
+        self.0.as_database_error().is_some_and(sqlx::error::DatabaseError::is_foreign_key_violation)
+    }
+}
+
+impl From<Error> for copass_errors::Error {
+    fn from(error: Error) -> Self {
+        match error.0 {
+            cause @ (sqlx::Error::Io(_)
+            | sqlx::Error::Tls(_)
+            | sqlx::Error::PoolTimedOut
+            | sqlx::Error::PoolClosed
+            | sqlx::Error::WorkerCrashed) => Self::unavailable(cause),
+            cause => Self::internal(cause),
+        }
+    }
+}
+
+/// The database cannot be opened; each text tells what to do next.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The URL is not one this store knows.
+    #[error("the database URL is not valid: {0}")]
+    InvalidUrl(String),
+    /// The SQLite file cannot be created or written.
+    #[error("the database file {} cannot be opened: {cause}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        cause: sqlx::Error,
+    },
+    /// The server does not answer or refuses.
+    #[error("the database at {location} cannot be reached: {cause}")]
+    Unreachable {
+        /// Host, port and database, without credentials.
+        location: String,
+        /// Why.
+        cause: sqlx::Error,
+    },
+    /// The database was migrated by a newer program.
+    #[error("the database is newer than this program (it has migration {0}, which this program does not know)")]
+    TooNew(i64),
+    /// A migration failed.
+    #[error("the database cannot be migrated: {0}")]
+    Migration(sqlx::migrate::MigrateError),
+}
+
+impl OpenError {
+    /// What the operator does next.
+    #[must_use]
+    pub fn hint(&self) -> String {
+        match self {
+            Self::InvalidUrl(_) => {
+                "set store.url to postgres://user:password@host/database or sqlite:<path>".to_owned()
+            }
+            Self::File { .. } => "check that the directory exists and that you may write to it".to_owned(),
+            Self::Unreachable { .. } => {
+                "check that PostgreSQL runs, and the host, credentials and database name in store.url".to_owned()
+            }
+            Self::TooNew(_) => "start the newer program again, or restore a backup from before its first start".to_owned(),
+            Self::Migration(_) => "restore a backup if the schema was changed by hand; otherwise report this".to_owned(),
+        }
+    }
+}

@@ -1,0 +1,21 @@
+//! One store on two databases (`design.md` 5).
+//!
+//! One SQL text serves both: PostgreSQL in production, SQLite embedded. [`Db`] holds the pools, [`Conn`] and [`Tx`] are
+//! what store functions take, and the macros [`fetch_all!`], [`fetch_optional!`], [`fetch_one!`] and [`execute!`] expand
+//! the same constant text for whichever database is behind them. Where the dialects really differ there are two
+//! constants side by side, chosen with [`AsConn::dialect`].
+
+mod db;
+mod error;
+pub mod idempotency;
+pub mod inbox;
+mod migrate;
+pub mod outbox;
+#[macro_use]
+mod query;
+
+pub use db::{AsConn, Conn, ConnRef, Db, Dialect, Tx};
+pub use error::{Error, OpenError, Result};
+#[doc(hidden)]
+pub use sqlx;
+pub use sqlx::types::Json;

@@ -1,0 +1,49 @@
+//! The two linear lists of migrations, embedded in the program, applied at start under a lock.
+
+use sqlx::{
+    AssertSqlSafe, PgPool, SqlSafeStr as _, SqlitePool,
+    migrate::{MigrateError, Migration, MigrationType, Migrator},
+};
+
+use crate::error::OpenError;
+
+macro_rules! migrations {
+    ($($version:literal $name:literal;)*) => {
+        const POSTGRES: &[(i64, &str, &str)] =
+            &[$(($version, $name, include_str!(concat!("../../../migrations/postgres/", $version, "_", $name, ".sql")))),*];
+        const SQLITE: &[(i64, &str, &str)] =
+            &[$(($version, $name, include_str!(concat!("../../../migrations/sqlite/", $version, "_", $name, ".sql")))),*];
+    };
+}
+
+migrations! {
+    20261121000001 "create_identity";
+    20261121000002 "create_agents";
+    20261121000003 "create_triggers_and_sources";
+    20261121000004 "create_messaging";
+}
+
+pub(crate) async fn postgres(pool: &PgPool) -> Result<(), OpenError> {
+    migrator(POSTGRES).run(pool).await.map_err(open_error)
+}
+
+pub(crate) async fn sqlite(pool: &SqlitePool) -> Result<(), OpenError> {
+    migrator(SQLITE).run(pool).await.map_err(open_error)
+}
+
+fn migrator(list: &'static [(i64, &str, &str)]) -> Migrator {
+    let migrations = list
+        .iter()
+        .map(|(version, name, sql)| {
+            Migration::new(*version, (*name).into(), MigrationType::Simple, AssertSqlSafe(*sql).into_sql_str(), false)
+        })
+        .collect();
+    Migrator::with_migrations(migrations)
+}
+
+fn open_error(error: MigrateError) -> OpenError {
+    match error {
+        MigrateError::VersionMissing(version) => OpenError::TooNew(version),
+        other => OpenError::Migration(other),
+    }
+}

@@ -1,0 +1,16 @@
+//! The store's promises, on both databases.
+
+mod append_only;
+mod idempotency;
+mod inbox;
+mod open;
+mod outbox;
+mod parity;
+mod transactions;
+mod values;
+mod volatile;
+
+use std::time::Duration;
+
+/// Long enough for a loaded machine; only a failing test waits for it.
+pub(crate) const LIMIT: Duration = Duration::from_secs(30);

@@ -1,0 +1,3 @@
+//! Consumers of the service.
+
+pub(crate) mod tenancy;

@@ -1,0 +1,124 @@
+//! Who is calling: the verified identity that travels with every internal call (`design.md` 9).
+
+use serde::{Deserialize, Serialize};
+
+use crate::{AccessClass, ApiKeyId, ConnectionId, ProjectId, Role, RunId, SandboxId, UserId};
+
+/// What kind of credential stands behind a principal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ActorKind {
+    /// A person with an access token of a login.
+    Session,
+    /// A general API key of an account.
+    ApiKey,
+    /// A key bound to one grant: acts as the grantee inside one sandbox.
+    ConnectionKey,
+    /// A service acting for itself (start-up, reconcilers, verification of a credential).
+    Service,
+}
+
+/// The caller's access to one sandbox, looked up by the concierge at the moment of the call.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SandboxAccess {
+    /// The sandbox.
+    pub sandbox_id: SandboxId,
+    /// What the caller is there.
+    pub role: Role,
+    /// `active`, `suspended` or `archived`.
+    pub status: String,
+    /// The account that holds the sandbox; everything in it is billed to and stored under this account.
+    pub owner_user_id: UserId,
+    /// The grant limits the caller to this project.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub project_id: Option<ProjectId>,
+}
+
+/// Why a principal may not do something on a sandbox.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Denied {
+    /// The caller may not know of the sandbox: answer 404.
+    Unknown,
+    /// The role is too low: answer 403.
+    RoleTooLow,
+    /// The sandbox is suspended or archived and the operation would change it or run in it: answer 409.
+    NotActive,
+}
+
+/// The verified caller, with the access to the one sandbox the call is about.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Principal {
+    /// What kind of credential was presented.
+    pub kind: ActorKind,
+    /// The person; absent only for services.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub user_id: Option<UserId>,
+    /// The API key that was presented, if one was.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub api_key_id: Option<ApiKeyId>,
+    /// The grant that a connection key is bound to.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub connection_id: Option<ConnectionId>,
+    /// The only sandbox the credential is good for; absent for credentials that see all sandboxes of their person.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub only_sandbox: Option<SandboxId>,
+    /// The caller's access to the sandbox that the call is about.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub access: Option<SandboxAccess>,
+    /// The run on whose behalf a tool call is made (the Concierge calling back).
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub run_id: Option<RunId>,
+    /// The services the call has passed, first one first.
+    #[serde(default)]
+    pub via: Vec<String>,
+    /// The id of the request that started it all.
+    #[serde(default)]
+    pub request_id: String,
+    /// The caller's network address as the gateway saw it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub remote_address: Option<String>,
+}
+
+impl Principal {
+    /// A service acting for itself.
+    #[must_use]
+    pub fn service(name: &str, request_id: &str) -> Self {
+        Self {
+            kind: ActorKind::Service,
+            user_id: None,
+            api_key_id: None,
+            connection_id: None,
+            only_sandbox: None,
+            access: None,
+            run_id: None,
+            via: vec![name.to_owned()],
+            request_id: request_id.to_owned(),
+            remote_address: None,
+        }
+    }
+
+    /// Whether the credential may be used for the sandbox at all (rights are checked separately).
+    #[must_use]
+    pub fn covers_sandbox(&self, sandbox_id: &SandboxId) -> bool {
+        self.only_sandbox.as_ref().is_none_or(|only| only == sandbox_id)
+    }
+
+    /// The access to the sandbox, if the class of operation is allowed right now.
+    ///
+    /// # Errors
+    /// Why not; an unknown sandbox is never told apart from a foreign one.
+    pub fn require(&self, sandbox_id: &SandboxId, class: AccessClass) -> Result<&SandboxAccess, Denied> {
+        let access = self
+            .access
+            .as_ref()
+            .filter(|access| access.sandbox_id == *sandbox_id && self.covers_sandbox(sandbox_id))
+            .ok_or(Denied::Unknown)?;
+        if !access.role.allows(class) {
+            return Err(Denied::RoleTooLow);
+        }
+        if matches!(class, AccessClass::Run | AccessClass::Build) && access.status != "active" {
+            return Err(Denied::NotActive);
+        }
+        Ok(access)
+    }
+}
