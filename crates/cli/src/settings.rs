@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// Where `copass dev` listens when nobody says otherwise.
-pub(crate) const DEFAULT_API_URL: &str = "http://127.0.0.1:8080";
+pub(crate) const DEFAULT_API_URL: &str = "http://127.0.0.1:8484";
 
 /// The answer to: which server, which sandbox, which files, is somebody there.
 #[derive(Debug)]

@@ -224,7 +224,7 @@ fn parse_base(text: &str) -> Result<Url> {
     let text = text.strip_suffix("/api/v1").unwrap_or(text);
     let bad = || {
         Error::Invalid(format!(
-            "'{text}' is not a server address; write it like http://127.0.0.1:8080"
+            "'{text}' is not a server address; write it like http://127.0.0.1:8484"
         ))
     };
     let url = Url::parse(text).map_err(|_| bad())?;
@@ -252,7 +252,7 @@ mod tests {
     #[test]
     fn addresses() {
         for (given, base) in [
-            ("http://127.0.0.1:8080", "http://127.0.0.1:8080"),
+            ("http://127.0.0.1:8484", "http://127.0.0.1:8484"),
             (" https://api.example.com/ ", "https://api.example.com"),
             ("https://example.com/copass/api/v1/", "https://example.com/copass"),
         ] {

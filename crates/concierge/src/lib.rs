@@ -33,7 +33,7 @@ pub const SERVICE: &str = "concierge";
 /// Topic that tells gateways whose verified credentials to forget.
 pub const REVOKED_TOPIC: &str = "copass.identity.revoked";
 /// Queue of audit records that other services write through their outboxes.
-pub const AUDIT_QUEUE: &str = "copass.concierge.audit";
+pub const AUDIT_QUEUE: &str = copass_store::audit::QUEUE;
 
 /// Settings of the service.
 #[derive(Debug, Clone)]
@@ -98,12 +98,18 @@ impl Concierge {
     /// Starts consumers and reconcilers.
     pub fn start(&self) {
         let app = self.app.clone();
-        self.deps.tasks.spawn(Phase::Serve, "concierge key usage", move |stop| worker::key_usage::run(app, stop));
+        self.deps.tasks.spawn(Phase::Serve, "concierge key usage", move |stop| {
+            worker::key_usage::run(app, stop)
+        });
         let app = self.app.clone();
         let queue = self.deps.queue.clone();
-        self.deps.tasks.spawn(Phase::Serve, "concierge audit", move |stop| worker::audit::run(app, queue, stop));
+        self.deps.tasks.spawn(Phase::Serve, "concierge audit", move |stop| {
+            worker::audit::run(app, queue, stop)
+        });
         let app = self.app.clone();
-        self.deps.tasks.spawn(Phase::Intake, "concierge cleanup", move |stop| worker::cleanup::run(app, stop));
+        self.deps.tasks.spawn(Phase::Intake, "concierge cleanup", move |stop| {
+            worker::cleanup::run(app, stop)
+        });
     }
 
     /// Makes the person of the address, their profile and a key, as `copass dev` needs on a first start.

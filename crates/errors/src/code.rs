@@ -101,4 +101,22 @@ mod tests {
             assert_eq!(ErrorCode::from_text(code.as_str()), Some(*code));
         }
     }
+
+    #[test]
+    fn the_documentation_lists_every_code_with_its_statuses() {
+        let page = include_str!("../../../docs/errors.md");
+        for code in ErrorCode::ALL {
+            let row = format!(
+                "| `{}` | {} | {:?} |",
+                code.as_str(),
+                code.http_status().as_u16(),
+                code.grpc_code()
+            );
+            assert!(page.contains(&row), "docs/errors.md has no row {row}");
+        }
+        assert_eq!(
+            page.lines().filter(|line| line.starts_with("| `")).count(),
+            ErrorCode::ALL.len()
+        );
+    }
 }

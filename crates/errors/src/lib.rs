@@ -28,12 +28,20 @@ pub struct FieldProblem {
 impl FieldProblem {
     /// A problem with one field of the body.
     pub fn body(field: &str, message: impl Into<String>) -> Self {
-        Self { loc: vec!["body".into(), field.into()], msg: message.into(), kind: "value_error".into() }
+        Self {
+            loc: vec!["body".into(), field.into()],
+            msg: message.into(),
+            kind: "value_error".into(),
+        }
     }
 
     /// A problem with one query parameter.
     pub fn query(field: &str, message: impl Into<String>) -> Self {
-        Self { loc: vec!["query".into(), field.into()], msg: message.into(), kind: "value_error".into() }
+        Self {
+            loc: vec!["query".into(), field.into()],
+            msg: message.into(),
+            kind: "value_error".into(),
+        }
     }
 }
 
@@ -53,12 +61,21 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 impl Error {
     /// An error with a code and the sentence for the user.
     pub fn new(code: ErrorCode, detail: impl Into<String>) -> Self {
-        Self { code, detail: detail.into(), problems: Vec::new(), retry_after_s: None, source: None }
+        Self {
+            code,
+            detail: detail.into(),
+            problems: Vec::new(),
+            retry_after_s: None,
+            source: None,
+        }
     }
 
     /// The thing is unknown or the caller may not know of it: both answer alike.
     pub fn not_found(what: &str) -> Self {
-        Self::new(ErrorCode::NotFound, format!("{what} not found; check the id and that your credential can see it"))
+        Self::new(
+            ErrorCode::NotFound,
+            format!("{what} not found; check the id and that your credential can see it"),
+        )
     }
 
     /// The request's shape is wrong (422).
@@ -68,7 +85,10 @@ impl Error {
             .map(|problem| format!("{}: {}", problem.loc.join("."), problem.msg))
             .collect::<Vec<_>>()
             .join("; ");
-        Self { problems, ..Self::new(ErrorCode::ValidationError, detail) }
+        Self {
+            problems,
+            ..Self::new(ErrorCode::ValidationError, detail)
+        }
     }
 
     /// One wrong field of the body (422).
@@ -95,7 +115,10 @@ impl Error {
     pub fn internal(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         Self {
             source: Some(source.into()),
-            ..Self::new(ErrorCode::InternalError, "internal error; try again, and report the request id if it stays")
+            ..Self::new(
+                ErrorCode::InternalError,
+                "internal error; try again, and report the request id if it stays",
+            )
         }
     }
 
@@ -103,7 +126,10 @@ impl Error {
     pub fn unavailable(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         Self {
             source: Some(source.into()),
-            ..Self::new(ErrorCode::Unavailable, "a part of the service is not available right now; try again shortly")
+            ..Self::new(
+                ErrorCode::Unavailable,
+                "a part of the service is not available right now; try again shortly",
+            )
         }
     }
 
@@ -188,6 +214,8 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        self.source.as_deref().map(|source| source as &(dyn std::error::Error + 'static))
+        self.source
+            .as_deref()
+            .map(|source| source as &(dyn std::error::Error + 'static))
     }
 }

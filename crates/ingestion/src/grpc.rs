@@ -22,7 +22,7 @@ impl SourceGrpc {
     }
 
     async fn register(&self, request: Request<proto::RegisterSourceRequest>) -> Result<DataSource, Error> {
-        let principal = CallContext::of(&request)?.principal;
+        let context = CallContext::of(&request)?;
         let request = request.into_inner();
         let sandbox_id = id(&request.sandbox_id, "sandbox")?;
         let registration = Registration {
@@ -35,14 +35,19 @@ impl SourceGrpc {
             poll_interval_seconds: request.poll_interval_seconds,
         };
         let (key, limit) = (request.idempotency_key, request.max_data_sources);
-        self.sources.register(&principal, &sandbox_id, registration, key, limit).await
+        self.sources
+            .register(&context, &sandbox_id, registration, key, limit)
+            .await
     }
 
     async fn list(&self, request: Request<proto::ListSourcesRequest>) -> Result<Vec<DataSource>, Error> {
         let principal = CallContext::of(&request)?.principal;
         let request = request.into_inner();
         let sandbox_id = id(&request.sandbox_id, "sandbox")?;
-        let filter = Filter { provider: request.provider, status: request.status };
+        let filter = Filter {
+            provider: request.provider,
+            status: request.status,
+        };
         self.sources.list(&principal, &sandbox_id, filter).await
     }
 
@@ -60,7 +65,10 @@ impl SourceService for SourceGrpc {
         &self,
         request: Request<proto::RegisterSourceRequest>,
     ) -> Result<Response<proto::DataSource>, Status> {
-        self.register(request).await.map(|source| Response::new(source.into())).map_err(status)
+        self.register(request)
+            .await
+            .map(|source| Response::new(source.into()))
+            .map_err(status)
     }
 
     async fn list_sources(
@@ -76,7 +84,10 @@ impl SourceService for SourceGrpc {
         &self,
         request: Request<proto::GetSourceRequest>,
     ) -> Result<Response<proto::DataSource>, Status> {
-        self.get(request).await.map(|source| Response::new(source.into())).map_err(status)
+        self.get(request)
+            .await
+            .map(|source| Response::new(source.into()))
+            .map_err(status)
     }
 }
 

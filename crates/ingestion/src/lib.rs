@@ -13,7 +13,7 @@ use std::sync::Arc;
 use copass_proto::source::source_service_server::SourceServiceServer;
 use copass_queue::Queue;
 use copass_runtime::{MasterKey, Tasks, grpc::MAX_MESSAGE_BYTES};
-use copass_store::{Db, idempotency::Idempotency};
+use copass_store::{Db, idempotency::Idempotency, outbox::Outbox};
 use tonic::service::Routes;
 
 pub use worker::tenancy::QUEUE as TENANCY_QUEUE;
@@ -43,6 +43,8 @@ pub struct Deps {
     pub db: Db,
     /// The message queue.
     pub queue: Arc<dyn Queue>,
+    /// Carries audit records; the process runs its relay.
+    pub outbox: Outbox,
     /// Seals first answers of keyed requests.
     pub master_key: MasterKey,
     /// Where consumers are spawned.
@@ -61,7 +63,7 @@ impl Ingestion {
     #[must_use]
     pub fn create(config: Config, deps: Deps) -> Self {
         let idempotency = Idempotency::new(deps.db.clone(), deps.master_key.clone());
-        let sources = Sources::new(deps.db.clone(), idempotency);
+        let sources = Sources::new(deps.db.clone(), idempotency, deps.outbox.clone());
         Self { config, deps, sources }
     }
 
@@ -82,6 +84,9 @@ impl Ingestion {
 
 impl std::fmt::Debug for Ingestion {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("Ingestion").field("config", &self.config).finish_non_exhaustive()
+        formatter
+            .debug_struct("Ingestion")
+            .field("config", &self.config)
+            .finish_non_exhaustive()
     }
 }

@@ -70,31 +70,14 @@ impl fmt::Debug for Registry {
 }
 
 fn not_configured(backend: &str) -> Error {
-    let setting = match backend {
-        "anthropic" => "set ANTHROPIC_API_KEY (or COPASS__MODELS__ANTHROPIC__API_KEY)".to_owned(),
-        "google" => "set GEMINI_API_KEY (or COPASS__MODELS__GOOGLE__API_KEY)".to_owned(),
-        "hermes" => "set OPENROUTER_API_KEY (or COPASS__MODELS__HERMES__API_KEY)".to_owned(),
-        SCRIPTED => "set COPASS__MODELS__SCRIPTED__PATH to a script file".to_owned(),
-        "" => "set COPASS__MODELS__DEFAULT to a model, for example planner".to_owned(),
-        other => format!("set COPASS__MODELS__{}__API_KEY", setting_name(other)),
+    let next_step = match backend {
+        SCRIPTED => "set models.scripted_file (COPASS__MODELS__SCRIPTED_FILE) to a script",
+        _ => "this version runs the built-in planner only; set models.concierge to `planner`",
     };
     Error::new(
         ErrorKind::NotConfigured,
-        format!("no model provider is set up for `{backend}`: {setting}"),
+        format!("no model provider is set up for `{backend}`: {next_step}"),
     )
-}
-
-fn setting_name(backend: &str) -> String {
-    backend
-        .chars()
-        .map(|char| {
-            if char.is_ascii_alphanumeric() {
-                char.to_ascii_uppercase()
-            } else {
-                '_'
-            }
-        })
-        .collect()
 }
 
 #[cfg(test)]
@@ -122,9 +105,8 @@ mod tests {
     #[test]
     fn missing_backend_names_the_setting() {
         for (backend, setting) in [
-            ("anthropic", "ANTHROPIC_API_KEY"),
-            ("scripted", "COPASS__MODELS__SCRIPTED__PATH"),
-            ("my-x", "MY_X"),
+            ("anthropic", "models.concierge"),
+            ("scripted", "COPASS__MODELS__SCRIPTED_FILE"),
         ] {
             let error = Registry::new().resolve(backend, "some-model").err().unwrap();
             assert_eq!(error.kind, ErrorKind::NotConfigured);

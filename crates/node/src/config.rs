@@ -17,7 +17,11 @@ pub fn load(file: Option<&Path>) -> Result<Config, Failure> {
         return Ok(config);
     }
     Err(Failure::new(
-        format!("the configuration has {} problem(s):\n  {}", problems.len(), problems.join("\n  ")),
+        format!(
+            "the configuration has {} problem(s):\n  {}",
+            problems.len(),
+            problems.join("\n  ")
+        ),
         "correct these settings in the file or in COPASS__SECTION__KEY variables",
     ))
 }
@@ -39,11 +43,16 @@ pub fn show(file: Option<PathBuf>) -> Result<String, Failure> {
     let mut config = Config::load(file.as_deref())?;
     config.store.url = without_password(&config.store.url);
     config.queue.url = without_password(&config.queue.url);
-    toml::to_string(&config).map_err(|error| Failure { message: format!("cannot show it: {error}"), hint: None })
+    toml::to_string(&config).map_err(|error| Failure {
+        message: format!("cannot show it: {error}"),
+        hint: None,
+    })
 }
 
 fn without_password(url: &str) -> String {
-    let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
+    let Some((scheme, rest)) = url.split_once("://") else {
+        return url.to_owned();
+    };
     match rest.rsplit_once('@') {
         Some((credentials, host)) => {
             let user = credentials.split(':').next().unwrap_or_default();
@@ -59,8 +68,14 @@ mod tests {
 
     #[test]
     fn passwords_are_not_shown() {
-        assert_eq!(without_password("postgres://me:s3cret@db/copass"), "postgres://me:***@db/copass");
-        assert_eq!(without_password("amqp://me:p@ss@mq:5672/%2f"), "amqp://me:***@mq:5672/%2f");
+        assert_eq!(
+            without_password("postgres://me:s3cret@db/copass"),
+            "postgres://me:***@db/copass"
+        );
+        assert_eq!(
+            without_password("amqp://me:p@ss@mq:5672/%2f"),
+            "amqp://me:***@mq:5672/%2f"
+        );
         assert_eq!(without_password("sqlite:/tmp/x.db"), "sqlite:/tmp/x.db");
     }
 

@@ -31,16 +31,23 @@ impl DataDir {
         let path = match path {
             Some(path) => path,
             None => etcetera::choose_base_strategy()
-                .map_err(|_| Failure::new("there is no home directory for the data", "name a directory with --data-dir"))?
+                .map_err(|_| {
+                    Failure::new(
+                        "there is no home directory for the data",
+                        "name a directory with --data-dir",
+                    )
+                })?
                 .data_dir()
                 .join("copass"),
         };
         std::fs::create_dir_all(&path).map_err(|error| unusable(&path, &error))?;
         restrict(&path, 0o700).map_err(|error| unusable(&path, &error))?;
         let directory = Self { path };
-        // Permission to write is found out now, with a clear message, and not by the database.
-        directory.write_private("write-test", b"")?;
-        let _ = std::fs::remove_file(directory.path.join("write-test"));
+        // Permission to write is found out now, with a clear message, and not by the database. The name is this process's
+        // own: another one may do the same at this moment, before the lock tells them apart.
+        let probe = format!("write-test-{}", std::process::id());
+        directory.write_private(&probe, b"")?;
+        let _ = std::fs::remove_file(directory.path.join(probe));
         Ok(directory)
     }
 
@@ -67,7 +74,9 @@ impl DataDir {
 
     pub(crate) fn already_running(&self) -> Failure {
         let mut pid = String::new();
-        let known = File::open(self.path.join("lock")).and_then(|mut file| file.read_to_string(&mut pid)).is_ok();
+        let known = File::open(self.path.join("lock"))
+            .and_then(|mut file| file.read_to_string(&mut pid))
+            .is_ok();
         let who = if known && !pid.trim().is_empty() {
             format!("process {}", pid.trim())
         } else {
@@ -99,8 +108,10 @@ impl DataDir {
     }
 
     pub(crate) fn write_owner(&self, owner: &Owner) -> Result<(), Failure> {
-        let text = serde_json::to_vec_pretty(owner)
-            .map_err(|error| Failure { message: format!("cannot write owner.json: {error}"), hint: None })?;
+        let text = serde_json::to_vec_pretty(owner).map_err(|error| Failure {
+            message: format!("cannot write owner.json: {error}"),
+            hint: None,
+        })?;
         self.write_private("owner.json", &text)
     }
 

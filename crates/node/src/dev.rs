@@ -48,7 +48,10 @@ pub async fn run(options: Options) -> Result<(), Failure> {
     let mut lock_file = directory.lock_file()?;
     let mut lock = lock_file.try_write().map_err(|_| directory.already_running())?;
     // For the message of a second instance only.
-    let _ = lock.set_len(0).and_then(|()| lock.rewind()).and_then(|()| write!(lock, "{}", std::process::id()));
+    let _ = lock
+        .set_len(0)
+        .and_then(|()| lock.rewind())
+        .and_then(|()| write!(lock, "{}", std::process::id()));
 
     config.store.url = directory.database_url();
     "memory".clone_into(&mut config.queue.url);
@@ -58,7 +61,13 @@ pub async fn run(options: Options) -> Result<(), Failure> {
     let mut node = create(config).await?;
     let owner = ensure_owner(&node, &directory).await?;
     node.start().await?;
-    let url = format!("http://{}", node.addresses().gateway.map(|address| address.to_string()).unwrap_or_default());
+    let url = format!(
+        "http://{}",
+        node.addresses()
+            .gateway
+            .map(|address| address.to_string())
+            .unwrap_or_default()
+    );
     let elapsed_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
     announce(options.json, &url, &owner, &directory, elapsed_ms)?;
     let outcome = signals::run_until_signal(node).await;
@@ -73,7 +82,12 @@ async fn create(config: Config) -> Result<Node, Failure> {
             "listening beyond this machine: the code 000000 is not accepted, and traffic is not encrypted"
         );
     }
-    Node::create(NodeOptions { config, roles: RoleSet::all(), is_single_process: true }).await
+    Node::create(NodeOptions {
+        config,
+        roles: RoleSet::all(),
+        is_single_process: true,
+    })
+    .await
 }
 
 /// The owner of this directory; a key that was revoked or belongs to another database is replaced.
@@ -84,7 +98,10 @@ async fn ensure_owner(node: &Node, directory: &DataDir) -> Result<Owner, Failure
         return Ok(owner);
     }
     let Some(concierge) = node.concierge().cloned() else {
-        return Err(Failure { message: "this process has no concierge".to_owned(), hint: None });
+        return Err(Failure {
+            message: "this process has no concierge".to_owned(),
+            hint: None,
+        });
     };
     let made = concierge.bootstrap_owner(OWNER_EMAIL, "dev").await?;
     let owner = Owner {
@@ -97,20 +114,35 @@ async fn ensure_owner(node: &Node, directory: &DataDir) -> Result<Owner, Failure
 }
 
 async fn is_good(node: &Node, owner: &Owner) -> bool {
-    let request = AuthenticateRequest { credential: owner.api_key.clone(), sandbox_id: Some(owner.sandbox_id.clone()) };
+    let request = AuthenticateRequest {
+        credential: owner.api_key.clone(),
+        sandbox_id: Some(owner.sandbox_id.clone()),
+    };
     let context = CallContext::service("node");
-    let answer = IdentityServiceClient::new(node.concierge_transport()).authenticate(context.request(request)).await;
+    let answer = IdentityServiceClient::new(node.concierge_transport())
+        .authenticate(context.request(request))
+        .await;
     answer.is_ok_and(|answer| answer.get_ref().access.is_some())
 }
 
 fn parse_listen(text: &str) -> Result<SocketAddr, Failure> {
-    text.to_socket_addrs().ok().and_then(|mut addresses| addresses.next()).ok_or_else(|| {
-        Failure::new(format!("'{text}' is not an address"), "write host:port, for example 127.0.0.1:8484; port 0 picks one")
-    })
+    text.to_socket_addrs()
+        .ok()
+        .and_then(|mut addresses| addresses.next())
+        .ok_or_else(|| {
+            Failure::new(
+                format!("'{text}' is not an address"),
+                "write host:port, for example 127.0.0.1:8484; port 0 picks one",
+            )
+        })
 }
 
 fn announce(json: bool, url: &str, owner: &Owner, directory: &DataDir, elapsed_ms: u64) -> Result<(), Failure> {
-    let Owner { email, sandbox_id, api_key } = owner;
+    let Owner {
+        email,
+        sandbox_id,
+        api_key,
+    } = owner;
     let text = if json {
         json!({ "event": "ready", "url": url, "api_key": api_key, "sandbox_id": sandbox_id, "email": email,
                 "elapsed_ms": elapsed_ms })
@@ -132,5 +164,8 @@ fn announce(json: bool, url: &str, owner: &Owner, directory: &DataDir, elapsed_m
     let mut stdout = std::io::stdout().lock();
     writeln!(stdout, "{text}")
         .and_then(|()| stdout.flush())
-        .map_err(|error| Failure { message: format!("cannot write to stdout: {error}"), hint: None })
+        .map_err(|error| Failure {
+            message: format!("cannot write to stdout: {error}"),
+            hint: None,
+        })
 }

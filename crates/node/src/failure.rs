@@ -17,7 +17,10 @@ pub struct Failure {
 impl Failure {
     /// A failure with its next step.
     pub fn new(message: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self { message: message.into(), hint: Some(hint.into()) }
+        Self {
+            message: message.into(),
+            hint: Some(hint.into()),
+        }
     }
 
     pub(crate) fn bind(address: SocketAddr, setting: &str, error: &std::io::Error) -> Self {
@@ -44,13 +47,19 @@ impl std::error::Error for Failure {}
 
 impl From<OpenError> for Failure {
     fn from(error: OpenError) -> Self {
-        Self { hint: Some(error.hint()), message: error.to_string() }
+        Self {
+            hint: Some(error.hint()),
+            message: error.to_string(),
+        }
     }
 }
 
 impl From<ConfigError> for Failure {
     fn from(error: ConfigError) -> Self {
-        Self::new(error.to_string(), "correct the configuration; `copass config check` lists every problem")
+        Self::new(
+            error.to_string(),
+            "correct the configuration; `copass config check` lists every problem",
+        )
     }
 }
 

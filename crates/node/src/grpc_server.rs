@@ -3,12 +3,14 @@
 use copass_runtime::{Signer, Tasks, grpc::server::ServerLayer, health::Readiness, tasks::Phase};
 use tokio::net::TcpListener;
 use tonic::{
+    body::Body,
     service::Routes,
     transport::{Server, server::TcpIncoming},
 };
 use tonic_health::ServingStatus;
+use tower::util::MapResponseLayer;
 
-use crate::{Failure, Role};
+use crate::{Failure, Role, ending_body::EndingBody};
 
 /// How often health is brought in line with readiness.
 const HEALTH_INTERVAL: std::time::Duration = std::time::Duration::from_millis(500);
@@ -27,13 +29,20 @@ pub(crate) fn start(
         .register_encoded_file_descriptor_set(copass_proto::FILE_DESCRIPTOR_SET)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .build_v1()
-        .map_err(|error| Failure { message: format!("gRPC reflection cannot start: {error}"), hint: None })?;
+        .map_err(|error| Failure {
+            message: format!("gRPC reflection cannot start: {error}"),
+            hint: None,
+        })?;
     let routes = routes.add_service(health).add_service(reflection);
     let layer = ServerLayer::new(role.as_str(), signer.clone());
     let readiness = readiness.clone();
     tasks.spawn(Phase::Serve, "grpc health", move |stop| async move {
         loop {
-            let status = if readiness.is_ready() { ServingStatus::Serving } else { ServingStatus::NotServing };
+            let status = if readiness.is_ready() {
+                ServingStatus::Serving
+            } else {
+                ServingStatus::NotServing
+            };
             reporter.set_service_status("", status).await;
             tokio::select! {
                 () = stop.cancelled() => return,
@@ -43,8 +52,13 @@ pub(crate) fn start(
     });
     tasks.spawn(Phase::Serve, "grpc server", move |stop| async move {
         let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+        let ending = stop.clone();
+        let ending = MapResponseLayer::new(move |answer: http::Response<Body>| {
+            answer.map(|body| Body::new(EndingBody::new(body, ending.clone())))
+        });
         let server = Server::builder()
             .http2_keepalive_interval(Some(std::time::Duration::from_secs(15)))
+            .layer(ending)
             .layer(layer)
             .add_routes(routes)
             .serve_with_incoming_shutdown(incoming, stop.cancelled());

@@ -7,6 +7,7 @@
 pub mod config;
 mod data_dir;
 pub mod dev;
+mod ending_body;
 mod failure;
 mod grpc_server;
 mod node;

@@ -168,11 +168,15 @@ impl Node {
         self.start_servers()?;
         self.readiness.check().await;
         let readiness = self.readiness.clone();
-        self.tasks.spawn(Phase::Serve, "readiness", move |stop| readiness.watch(READINESS_INTERVAL, stop));
+        self.tasks.spawn(Phase::Serve, "readiness", move |stop| {
+            readiness.watch(READINESS_INTERVAL, stop)
+        });
         if let Some(gateway) = self.gateway.clone() {
             let cache = gateway.auth_cache();
             let queue = self.queue.clone();
-            self.tasks.spawn(Phase::Serve, "revocations", move |stop| revocations::follow(queue, cache, stop));
+            self.tasks.spawn(Phase::Serve, "revocations", move |stop| {
+                revocations::follow(queue, cache, stop)
+            });
             if let Some(listener) = self.listeners.gateway.take() {
                 self.tasks.spawn(Phase::Serve, "gateway", move |stop| async move {
                     gateway.serve(listener, stop).await;
@@ -208,15 +212,18 @@ impl Node {
     fn create_services(&mut self, master_key: &MasterKey) -> Result<(), Failure> {
         if let Some(db) = self.db.clone() {
             if self.options.roles.contains(Role::Ingestion) {
+                let outbox = Outbox::new(copass_ingestion::SERVICE);
                 let ingestion = Ingestion::create(
                     copass_ingestion::Config::default(),
                     copass_ingestion::Deps {
                         db: db.clone(),
                         queue: self.queue.clone(),
+                        outbox: outbox.clone(),
                         master_key: master_key.clone(),
                         tasks: self.tasks.clone(),
                     },
                 );
+                self.outboxes.push(outbox);
                 self.wiring.ingestion_slot.fill(ingestion.routes());
                 self.ingestion = Some(ingestion);
             }
@@ -344,7 +351,8 @@ impl Node {
         ] {
             if !self.options.roles.contains(role) {
                 let address = address.clone();
-                self.readiness.add(role.as_str(), move || grpc_server::check_remote(address.clone()));
+                self.readiness
+                    .add(role.as_str(), move || grpc_server::check_remote(address.clone()));
             }
         }
     }
@@ -358,14 +366,14 @@ impl Node {
             });
         }
         let db = db.clone();
-        self.tasks.spawn(Phase::Intake, "inbox retention", move |stop| async move {
+        self.tasks.spawn(Phase::Intake, "retention", move |stop| async move {
             loop {
                 tokio::select! {
                     () = stop.cancelled() => return,
                     () = tokio::time::sleep(Duration::from_secs(3600)) => {}
                 }
-                if let Err(error) = forget_old_messages(&db).await {
-                    tracing::warn!(%error, "old inbox rows could not be removed");
+                if let Err(error) = forget_what_ended(&db).await {
+                    tracing::warn!(%error, "old inbox rows and idempotency keys could not be removed");
                 }
             }
         });
@@ -423,8 +431,12 @@ async fn bind(options: &Options) -> Result<(Listeners, Addresses), Failure> {
 }
 
 async fn listen(address: SocketAddr, setting: &str) -> Result<(TcpListener, SocketAddr), Failure> {
-    let listener = TcpListener::bind(address).await.map_err(|error| Failure::bind(address, setting, &error))?;
-    let address = listener.local_addr().map_err(|error| Failure::bind(address, setting, &error))?;
+    let listener = TcpListener::bind(address)
+        .await
+        .map_err(|error| Failure::bind(address, setting, &error))?;
+    let address = listener
+        .local_addr()
+        .map_err(|error| Failure::bind(address, setting, &error))?;
     Ok((listener, address))
 }
 
@@ -465,7 +477,10 @@ async fn open_queue(config: &Config) -> Result<(Arc<dyn Queue>, Broker), Failure
         )),
         "memory" => Ok((Arc::new(MemoryQueue::default()), Broker::Volatile)),
         url => {
-            let options = AmqpOptions { prefix: queue.prefix.clone(), ..AmqpOptions::new(url) };
+            let options = AmqpOptions {
+                prefix: queue.prefix.clone(),
+                ..AmqpOptions::new(url)
+            };
             let failure = |error: copass_queue::Error| {
                 Failure::new(
                     format!("the message broker cannot be used: {error}"),
@@ -480,12 +495,17 @@ async fn open_queue(config: &Config) -> Result<(Arc<dyn Queue>, Broker), Failure
 }
 
 fn models(config: &Config) -> Result<Registry, Failure> {
-    let planner = Planner::concierge()
-        .map_err(|error| Failure { message: format!("the planner's catalogue is damaged: {error}"), hint: None })?;
+    let planner = Planner::concierge().map_err(|error| Failure {
+        message: format!("the planner's catalogue is damaged: {error}"),
+        hint: None,
+    })?;
     let mut registry = Registry::new().with(PLANNER, Arc::new(planner));
     if let Some(file) = &config.models.scripted_file {
         let scripted = Scripted::open(file).map_err(|error| {
-            Failure::new(format!("the script {} cannot be used: {error}", file.display()), "correct models.scripted_file")
+            Failure::new(
+                format!("the script {} cannot be used: {error}", file.display()),
+                "correct models.scripted_file",
+            )
         })?;
         registry.insert(SCRIPTED, Arc::new(scripted));
     }
@@ -510,9 +530,10 @@ async fn publish(queue: Arc<dyn Queue>, message: OutboxMessage) -> Result<(), St
     outcome.map_err(|error| error.to_string())
 }
 
-async fn forget_old_messages(db: &Db) -> copass_store::Result<()> {
+async fn forget_what_ended(db: &Db) -> copass_store::Result<()> {
     let mut tx = db.begin().await?;
     let before = copass_runtime::clock::now() - INBOX_RETENTION;
     copass_store::inbox::forget_before(&mut tx, before).await?;
+    copass_store::idempotency::forget_expired(&mut tx).await?;
     tx.commit().await
 }

@@ -15,7 +15,11 @@ pub(crate) fn start(listener: TcpListener, readiness: Readiness, metrics: Metric
             .map(|(name, state)| (name, json!({ "ready": state.ready, "error": state.last_error })))
             .collect();
         async move {
-            let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+            let status = if ready {
+                StatusCode::OK
+            } else {
+                StatusCode::SERVICE_UNAVAILABLE
+            };
             (status, Json(json!({ "ready": ready, "dependencies": dependencies })))
         }
     };

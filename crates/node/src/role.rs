@@ -21,8 +21,13 @@ pub enum Role {
 
 impl Role {
     /// All roles.
-    pub const ALL: [Self; 5] =
-        [Self::Gateway, Self::Concierge, Self::AgentRunner, Self::TriggerDispatcher, Self::Ingestion];
+    pub const ALL: [Self; 5] = [
+        Self::Gateway,
+        Self::Concierge,
+        Self::AgentRunner,
+        Self::TriggerDispatcher,
+        Self::Ingestion,
+    ];
 
     /// The service's name on the command line, in logs and in principals.
     #[must_use]
@@ -102,7 +107,10 @@ impl FromStr for Role {
 }
 
 fn unknown(message: &str) -> Failure {
-    Failure::new(message, "choose from gateway, concierge, agent-runner, trigger-dispatcher, ingestion, or all")
+    Failure::new(
+        message,
+        "choose from gateway, concierge, agent-runner, trigger-dispatcher, ingestion, or all",
+    )
 }
 
 #[cfg(test)]

@@ -30,7 +30,12 @@ pub async fn run(options: Options) -> Result<(), Failure> {
         ));
     }
     let names: Vec<_> = roles.iter().map(crate::Role::as_str).collect();
-    let mut node = Node::create(NodeOptions { config, roles, is_single_process: false }).await?;
+    let mut node = Node::create(NodeOptions {
+        config,
+        roles,
+        is_single_process: false,
+    })
+    .await?;
     let addresses = node.addresses().clone();
     node.start().await?;
     tracing::info!(

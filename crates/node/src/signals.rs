@@ -19,7 +19,10 @@ pub(crate) async fn run_until_signal(node: Node) -> Result<(), Failure> {
 #[cfg(unix)]
 async fn wait() -> Result<(), Failure> {
     use tokio::signal::unix::{SignalKind, signal};
-    let failure = |error: std::io::Error| Failure { message: format!("cannot wait for signals: {error}"), hint: None };
+    let failure = |error: std::io::Error| Failure {
+        message: format!("cannot wait for signals: {error}"),
+        hint: None,
+    };
     let mut terminate = signal(SignalKind::terminate()).map_err(failure)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failure)?;
     tokio::select! {
@@ -31,7 +34,8 @@ async fn wait() -> Result<(), Failure> {
 
 #[cfg(not(unix))]
 async fn wait() -> Result<(), Failure> {
-    tokio::signal::ctrl_c()
-        .await
-        .map_err(|error| Failure { message: format!("cannot wait for signals: {error}"), hint: None })
+    tokio::signal::ctrl_c().await.map_err(|error| Failure {
+        message: format!("cannot wait for signals: {error}"),
+        hint: None,
+    })
 }

@@ -71,7 +71,12 @@ pub(crate) struct Wiring {
 
 impl Wiring {
     pub(crate) fn new(roles: &RoleSet, services: &Services, signer: &Signer) -> Result<Self, Failure> {
-        let [concierge_slot, agent_runner_slot, trigger_dispatcher_slot, ingestion_slot] = [(); 4].map(|()| Slot::default());
+        let [
+            concierge_slot,
+            agent_runner_slot,
+            trigger_dispatcher_slot,
+            ingestion_slot,
+        ] = [(); 4].map(|()| Slot::default());
         let transport = |role: Role, slot: &Slot, address: &str| {
             if roles.contains(role) {
                 return Ok(slot.transport(role.as_str(), signer));
@@ -79,7 +84,10 @@ impl Wiring {
             grpc::remote(address, signer).map_err(|_| {
                 Failure::new(
                     format!("the address of {role}, '{address}', is not usable"),
-                    format!("set services.{}.address to http://host:port", role.as_str().replace('-', "_")),
+                    format!(
+                        "set services.{}.address to http://host:port",
+                        role.as_str().replace('-', "_")
+                    ),
                 )
             })
         };

@@ -12,7 +12,13 @@ pub use transport::{Transport, TransportError};
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/copass_descriptor.bin"));
 
 // Nested as the packages are nested, because generated code names its neighbours by relative path.
-#[allow(missing_docs, unreachable_pub, clippy::all, clippy::allow_attributes_without_reason, reason = "generated code")]
+#[allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::all,
+    clippy::allow_attributes_without_reason,
+    reason = "generated code"
+)]
 mod packages {
     pub mod copass {
         pub mod agent {

@@ -61,7 +61,8 @@ impl fmt::Debug for Transport {
 impl Service<Request<Body>> for Transport {
     type Response = Response<Body>;
     type Error = TransportError;
-    type Future = <BoxCloneSyncService<Request<Body>, Response<Body>, TransportError> as Service<Request<Body>>>::Future;
+    type Future =
+        <BoxCloneSyncService<Request<Body>, Response<Body>, TransportError> as Service<Request<Body>>>::Future;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
         self.0.poll_ready(context)

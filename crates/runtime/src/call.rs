@@ -33,7 +33,11 @@ impl CallContext {
     /// A context for the principal.
     #[must_use]
     pub fn new(principal: Principal) -> Self {
-        Self { principal, traceparent: None, deadline: None }
+        Self {
+            principal,
+            traceparent: None,
+            deadline: None,
+        }
     }
 
     /// A service acting for itself.
@@ -105,7 +109,10 @@ impl Signer {
     /// `internal_error` when the claims cannot be encoded.
     pub fn sign(&self, principal: &Principal) -> Result<String> {
         let exp = clock::now().timestamp() + i64::try_from(TOKEN_LIFETIME.as_secs()).unwrap_or(60);
-        let claims = Claims { exp, principal: principal.clone() };
+        let claims = Claims {
+            exp,
+            principal: principal.clone(),
+        };
         jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &self.encoding).map_err(Error::internal)
     }
 
@@ -149,7 +156,10 @@ mod tests {
         let principal = Principal::service("gateway", "req_1");
         let token = mine.sign(&principal).unwrap();
         assert!(mine.verify(&format!("{token}x")).is_err());
-        let expired = Claims { exp: clock::now().timestamp() - 60, principal };
+        let expired = Claims {
+            exp: clock::now().timestamp() - 60,
+            principal,
+        };
         let expired = jsonwebtoken::encode(&Header::new(Algorithm::HS256), &expired, &mine.encoding).unwrap();
         assert!(mine.verify(&expired).is_err());
         assert!(mine.verify("").is_err());

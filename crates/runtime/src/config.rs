@@ -85,7 +85,10 @@ pub struct Service {
 
 impl Service {
     fn at(port: u16) -> Self {
-        Self { listen: SocketAddr::from(([127, 0, 0, 1], port)), address: format!("http://127.0.0.1:{port}") }
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], port)),
+            address: format!("http://127.0.0.1:{port}"),
+        }
     }
 }
 
@@ -135,7 +138,10 @@ pub struct Store {
 
 impl Default for Store {
     fn default() -> Self {
-        Self { url: String::new(), max_connections: 10 }
+        Self {
+            url: String::new(),
+            max_connections: 10,
+        }
     }
 }
 
@@ -219,7 +225,10 @@ pub struct Models {
 
 impl Default for Models {
     fn default() -> Self {
-        Self { concierge: "planner".to_owned(), scripted_file: None }
+        Self {
+            concierge: "planner".to_owned(),
+            scripted_file: None,
+        }
     }
 }
 
@@ -245,7 +254,10 @@ pub struct Telemetry {
 
 impl Default for Telemetry {
     fn default() -> Self {
-        Self { log: "info".to_owned(), log_format: LogFormat::Text }
+        Self {
+            log: "info".to_owned(),
+            log_format: LogFormat::Text,
+        }
     }
 }
 
@@ -260,7 +272,9 @@ pub struct Shutdown {
 
 impl Default for Shutdown {
     fn default() -> Self {
-        Self { grace: Duration::from_secs(4) }
+        Self {
+            grace: Duration::from_secs(4),
+        }
     }
 }
 
@@ -322,7 +336,8 @@ impl Config {
             problems.push("store.max_connections: must be at least 1".to_owned());
         }
         if self.smtp.url.is_some() && self.smtp.from.is_none() {
-            problems.push("smtp.from: is needed beside smtp.url, for example `Copass <no-reply@example.com>`".to_owned());
+            problems
+                .push("smtp.from: is needed beside smtp.url, for example `Copass <no-reply@example.com>`".to_owned());
         }
         if !["planner", "scripted"].contains(&self.models.concierge.as_str()) {
             problems.push("models.concierge: must be `planner` or `scripted`".to_owned());

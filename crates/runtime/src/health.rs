@@ -42,9 +42,15 @@ impl Readiness {
         Fut: Future<Output = Result<(), String>> + Send + 'static,
     {
         let name = name.into();
-        let state = DependencyState { ready: false, last_error: Some("not checked yet".to_owned()) };
+        let state = DependencyState {
+            ready: false,
+            last_error: Some("not checked yet".to_owned()),
+        };
         self.inner.states.write().insert(name.clone(), (state, 0));
-        self.inner.probes.write().insert(name, Arc::new(move || Box::pin(probe())));
+        self.inner
+            .probes
+            .write()
+            .insert(name, Arc::new(move || Box::pin(probe())));
     }
 
     /// Whether every dependency is usable.
@@ -56,13 +62,23 @@ impl Readiness {
     /// The state of each dependency by name.
     #[must_use]
     pub fn snapshot(&self) -> BTreeMap<String, DependencyState> {
-        self.inner.states.read().iter().map(|(name, (state, _))| (name.clone(), state.clone())).collect()
+        self.inner
+            .states
+            .read()
+            .iter()
+            .map(|(name, (state, _))| (name.clone(), state.clone()))
+            .collect()
     }
 
     /// Runs every probe once.
     pub async fn check(&self) {
-        let probes: Vec<_> =
-            self.inner.probes.read().iter().map(|(name, probe)| (name.clone(), probe.clone())).collect();
+        let probes: Vec<_> = self
+            .inner
+            .probes
+            .read()
+            .iter()
+            .map(|(name, probe)| (name.clone(), probe.clone()))
+            .collect();
         let checks = probes.into_iter().map(|(name, probe)| async move {
             let result = tokio::time::timeout(PROBE_TIMEOUT, probe())
                 .await
@@ -87,12 +103,17 @@ impl Readiness {
 
     fn record(&self, name: &str, result: Result<(), String>) {
         let mut states = self.inner.states.write();
-        let Some((state, bad_samples)) = states.get_mut(name) else { return };
+        let Some((state, bad_samples)) = states.get_mut(name) else {
+            return;
+        };
         let was_ready = state.ready;
         match result {
             Ok(()) => {
                 *bad_samples = 0;
-                *state = DependencyState { ready: true, last_error: None };
+                *state = DependencyState {
+                    ready: true,
+                    last_error: None,
+                };
             }
             Err(error) => {
                 *bad_samples += 1;

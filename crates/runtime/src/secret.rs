@@ -71,7 +71,11 @@ impl MasterKey {
                 Ok((key_id(&key), Zeroizing::new(key)))
             })
             .collect::<Result<Vec<_>, InvalidMasterKey>>()?;
-        if keys.is_empty() { Err(InvalidMasterKey) } else { Ok(Self { keys }) }
+        if keys.is_empty() {
+            Err(InvalidMasterKey)
+        } else {
+            Ok(Self { keys })
+        }
     }
 
     /// New random key as base64 text, for a first start.
@@ -88,7 +92,13 @@ impl MasterKey {
         let (id, key) = self.keys.first().ok_or(UnsealError::Damaged)?;
         let nonce: [u8; 12] = rand::random();
         let sealed = cipher(key)
-            .encrypt(&Nonce::from(nonce), Payload { msg: plain, aad: purpose.as_bytes() })
+            .encrypt(
+                &Nonce::from(nonce),
+                Payload {
+                    msg: plain,
+                    aad: purpose.as_bytes(),
+                },
+            )
             .map_err(|_| UnsealError::Damaged)?;
         let mut bytes = nonce.to_vec();
         bytes.extend_from_slice(&sealed);
@@ -101,12 +111,21 @@ impl MasterKey {
     /// Unknown key id, damage, or another purpose.
     pub fn open(&self, purpose: &str, sealed: &str) -> Result<Zeroizing<Vec<u8>>, UnsealError> {
         let (id, text) = sealed.split_once('.').ok_or(UnsealError::Damaged)?;
-        let (_, key) =
-            self.keys.iter().find(|(key_id, _)| key_id == id).ok_or_else(|| UnsealError::UnknownKey(id.to_owned()))?;
+        let (_, key) = self
+            .keys
+            .iter()
+            .find(|(key_id, _)| key_id == id)
+            .ok_or_else(|| UnsealError::UnknownKey(id.to_owned()))?;
         let bytes = BASE64_STANDARD.decode(text).map_err(|_| UnsealError::Damaged)?;
         let (nonce, sealed) = bytes.split_first_chunk::<12>().ok_or(UnsealError::Damaged)?;
         cipher(key)
-            .decrypt(&Nonce::from(*nonce), Payload { msg: sealed, aad: purpose.as_bytes() })
+            .decrypt(
+                &Nonce::from(*nonce),
+                Payload {
+                    msg: sealed,
+                    aad: purpose.as_bytes(),
+                },
+            )
             .map(Zeroizing::new)
             .map_err(|_| UnsealError::Damaged)
     }
@@ -127,7 +146,10 @@ impl MasterKey {
 
 impl fmt::Debug for MasterKey {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_list().entries(self.keys.iter().map(|(id, _)| id)).finish()
+        formatter
+            .debug_list()
+            .entries(self.keys.iter().map(|(id, _)| id))
+            .finish()
     }
 }
 

@@ -30,14 +30,27 @@ impl std::fmt::Debug for Metrics {
 
 /// Starts logging. A second call in the same process keeps the first subscriber (tests start many nodes).
 pub fn init_logs(config: &Telemetry) {
-    let filter = EnvFilter::try_new(&config.log).unwrap_or_else(|_| EnvFilter::new("info"));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter(&config.log))
+        .with_writer(std::io::stderr);
     let outcome = match config.log_format {
-        LogFormat::Text => builder.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).try_init(),
+        LogFormat::Text => builder
+            .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+            .try_init(),
         LogFormat::Json => builder.json().flatten_event(true).try_init(),
     };
     if outcome.is_err() {
         tracing::debug!("logging was started before");
+    }
+}
+
+/// The filter of the settings. lapin calls every end of a connection an error, also an orderly one; what an operator
+/// needs to know of it is logged by `copass_queue`, so it is silent unless the settings name it.
+fn filter(text: &str) -> EnvFilter {
+    let filter = EnvFilter::try_new(text).unwrap_or_else(|_| EnvFilter::new("info"));
+    match "lapin=off".parse() {
+        Ok(directive) if !text.contains("lapin") => filter.add_directive(directive),
+        _ => filter,
     }
 }
 
@@ -49,7 +62,9 @@ pub fn metrics() -> Metrics {
     let handle = HANDLE.get_or_init(|| {
         let builder = PrometheusBuilder::new();
         let builder = builder
-            .set_buckets(&[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0])
+            .set_buckets(&[
+                0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
+            ])
             .unwrap_or_else(|_| PrometheusBuilder::new());
         let recorder = builder.build_recorder();
         let handle = recorder.handle();

@@ -3,7 +3,8 @@
 use std::{path::Path, str::FromStr as _, time::Duration};
 
 use sqlx::{
-    PgConnection, PgPool, Postgres, Sqlite, SqliteConnection, SqlitePool, Transaction,
+    ConnectOptions as _, Connection as _, PgConnection, PgPool, Postgres, Sqlite, SqliteConnection, SqlitePool,
+    Transaction,
     pool::PoolConnection,
     postgres::{PgConnectOptions, PgPoolOptions},
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
@@ -47,9 +48,17 @@ impl Db {
     /// See [`OpenError`]; each variant has a hint for the operator.
     pub async fn open(url: &str, max_connections: u32) -> std::result::Result<Self, OpenError> {
         if let Some(path) = url.strip_prefix("sqlite:") {
-            Self::open_sqlite(Path::new(path.trim_start_matches("//"))).await
-        } else {
+            let path = path.strip_prefix("//").unwrap_or(path);
+            if path.is_empty() {
+                return Err(OpenError::InvalidUrl("it names no file".to_owned()));
+            }
+            Self::open_sqlite(Path::new(path)).await
+        } else if url.starts_with("postgres://") || url.starts_with("postgresql://") {
             Self::open_postgres(url, max_connections).await
+        } else {
+            Err(OpenError::InvalidUrl(
+                "it begins with neither postgres:// nor sqlite:".to_owned(),
+            ))
         }
     }
 
@@ -58,13 +67,18 @@ impl Db {
     /// # Errors
     /// The file cannot be created or written, or its schema is newer than this program.
     pub async fn open_sqlite(path: &Path) -> std::result::Result<Self, OpenError> {
-        let file_error = |cause| OpenError::File { path: path.to_owned(), cause };
+        let file_error = |cause| OpenError::File {
+            path: path.to_owned(),
+            cause,
+        };
         let options = SqliteConnectOptions::new()
             .filename(path)
             .create_if_missing(true)
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
             .foreign_keys(true)
+            // So that `insert or replace` meets the triggers that refuse a delete.
+            .pragma("recursive_triggers", "on")
             .busy_timeout(BUSY_TIMEOUT);
         let write = SqlitePoolOptions::new()
             .max_connections(1)
@@ -91,14 +105,24 @@ impl Db {
         let options = PgConnectOptions::from_str(url)
             .map_err(|cause| OpenError::InvalidUrl(cause.to_string()))?
             .application_name("copass");
-        let location =
-            format!("{}:{}/{}", options.get_host(), options.get_port(), options.get_database().unwrap_or_default());
+        let location = format!(
+            "{}:{}/{}",
+            options.get_host(),
+            options.get_port(),
+            options.get_database().unwrap_or_default()
+        );
+        let unreachable = |cause| OpenError::Unreachable {
+            location: location.clone(),
+            cause,
+        };
+        // A pool tries for as long as a caller may wait and then tells only that it did; the operator wants to know why.
+        probe(&options).await.map_err(unreachable)?;
         let pool = PgPoolOptions::new()
             .max_connections(max_connections)
             .acquire_timeout(ACQUIRE_TIMEOUT)
             .connect_with(options)
             .await
-            .map_err(|cause| OpenError::Unreachable { location, cause })?;
+            .map_err(unreachable)?;
         migrate::postgres(&pool).await?;
         Ok(Self::Postgres(pool))
     }
@@ -154,6 +178,13 @@ impl Db {
             }
         }
     }
+}
+
+/// One connection, to learn whether there can be any.
+async fn probe(options: &PgConnectOptions) -> std::result::Result<(), sqlx::Error> {
+    let connecting = tokio::time::timeout(ACQUIRE_TIMEOUT, options.connect()).await;
+    let no_answer = || std::io::Error::new(std::io::ErrorKind::TimedOut, "no answer");
+    connecting.unwrap_or_else(|_| Err(no_answer().into()))?.close().await
 }
 
 /// A connection for reading.

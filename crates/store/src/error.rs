@@ -14,13 +14,17 @@ impl Error {
     /// Whether a unique constraint (or primary key) refused the row.
     #[must_use]
     pub fn is_unique_violation(&self) -> bool {
-        self.0.as_database_error().is_some_and(sqlx::error::DatabaseError::is_unique_violation)
+        self.0
+            .as_database_error()
+            .is_some_and(sqlx::error::DatabaseError::is_unique_violation)
     }
 
     /// Whether a foreign key refused the row.
     #[must_use]
     pub fn is_foreign_key_violation(&self) -> bool {
-        self.0.as_database_error().is_some_and(sqlx::error::DatabaseError::is_foreign_key_violation)
+        self.0
+            .as_database_error()
+            .is_some_and(sqlx::error::DatabaseError::is_foreign_key_violation)
     }
 }
 
@@ -79,8 +83,12 @@ impl OpenError {
             Self::Unreachable { .. } => {
                 "check that PostgreSQL runs, and the host, credentials and database name in store.url".to_owned()
             }
-            Self::TooNew(_) => "start the newer program again, or restore a backup from before its first start".to_owned(),
-            Self::Migration(_) => "restore a backup if the schema was changed by hand; otherwise report this".to_owned(),
+            Self::TooNew(_) => {
+                "start the newer program again, or restore a backup from before its first start".to_owned()
+            }
+            Self::Migration(_) => {
+                "restore a backup if the schema was changed by hand; otherwise report this".to_owned()
+            }
         }
     }
 }

@@ -4,14 +4,17 @@
 //! secret that is shown once.
 
 use chrono::{DateTime, Utc};
-use copass_errors::{Error as ApiError, ErrorCode};
+use copass_errors::{Error as ApiError, ErrorCode, FieldProblem};
 use copass_runtime::{MasterKey, clock};
+use copass_types::validate;
 use sha2::{Digest as _, Sha256};
 
 use crate::{Db, Tx, execute, fetch_optional};
 
 /// How long first answers are kept.
 pub const RETENTION: chrono::Duration = chrono::Duration::hours(24);
+/// Longest key that a client may choose.
+const KEY_MAX_CHARS: usize = 255;
 
 /// One keyed request: whose, under which key, with which content.
 #[derive(Debug, Clone)]
@@ -26,7 +29,27 @@ impl KeyedRequest {
     /// encoded content.
     #[must_use]
     pub fn new(scope: String, key: String, request: &[u8]) -> Self {
-        Self { scope, key, request_hash: hex::encode(Sha256::digest(request)) }
+        Self {
+            scope,
+            key,
+            request_hash: hex::encode(Sha256::digest(request)),
+        }
+    }
+
+    /// As [`Self::new`], for a key as a client sent it.
+    ///
+    /// # Errors
+    /// `validation_error` when the key is empty, too long or not text that can be stored.
+    pub fn checked(scope: String, key: String, request: &[u8]) -> Result<Self, ApiError> {
+        validate::name(&key, KEY_MAX_CHARS).map_err(|msg| {
+            let loc = vec!["header".to_owned(), "Idempotency-Key".to_owned()];
+            ApiError::invalid(vec![FieldProblem {
+                loc,
+                msg,
+                kind: "value_error".to_owned(),
+            }])
+        })?;
+        Ok(Self::new(scope, key, request))
     }
 }
 
@@ -44,6 +67,33 @@ impl Idempotency {
         Self { db, master_key }
     }
 
+    /// The whole dance around a keyed request: the first answer when there is one, else `work`, which calls
+    /// [`Self::remember`] in its transaction. When `work` lost against an equal request that was faster, that one's answer
+    /// is this one's too. Without a key `work` just runs. Check the caller's rights before, a replay does not.
+    ///
+    /// # Errors
+    /// Those of `work` and of `decode`, and `idempotency_conflict` when the key was used with other content.
+    pub async fn once<T>(
+        &self,
+        request: Option<&KeyedRequest>,
+        decode: impl Fn(&[u8]) -> Result<T, ApiError> + Send,
+        work: impl Future<Output = Result<T, ApiError>> + Send,
+    ) -> Result<T, ApiError> {
+        let Some(request) = request else { return work.await };
+        if let Some(answer) = self.replay(request).await? {
+            return decode(&answer);
+        }
+        match work.await {
+            Err(error) if matches!(error.code(), ErrorCode::Conflict | ErrorCode::IdempotencyConflict) => {
+                match self.replay(request).await? {
+                    Some(answer) => decode(&answer),
+                    None => Err(error),
+                }
+            }
+            outcome => outcome,
+        }
+    }
+
     /// The first answer, if the request was answered before.
     ///
     /// # Errors
@@ -58,7 +108,9 @@ impl Idempotency {
             &request.scope,
             &request.key,
         )?;
-        let Some((request_hash, sealed, created_at)) = row else { return Ok(None) };
+        let Some((request_hash, sealed, created_at)) = row else {
+            return Ok(None);
+        };
         if created_at < clock::now() - RETENTION {
             return Ok(None);
         }
@@ -68,7 +120,10 @@ impl Idempotency {
                 "this Idempotency-Key was used with another request body; use a new key for a new request",
             ));
         }
-        let answer = self.master_key.open(&request.scope, &sealed).map_err(ApiError::internal)?;
+        let answer = self
+            .master_key
+            .open(&request.scope, &sealed)
+            .map_err(ApiError::internal)?;
         Ok(Some(answer.to_vec()))
     }
 
@@ -77,7 +132,10 @@ impl Idempotency {
     /// # Errors
     /// `idempotency_conflict` when another request with the key has just been answered: roll back, then replay.
     pub async fn remember(&self, tx: &mut Tx, request: &KeyedRequest, answer: &[u8]) -> Result<(), ApiError> {
-        let sealed = self.master_key.seal(&request.scope, answer).map_err(ApiError::internal)?;
+        let sealed = self
+            .master_key
+            .seal(&request.scope, answer)
+            .map_err(ApiError::internal)?;
         let now = clock::now();
         execute!(
             *tx,
@@ -108,4 +166,16 @@ impl Idempotency {
         })?;
         Ok(())
     }
+}
+
+/// Forgets answers that are too old to be given again.
+///
+/// # Errors
+/// The statement failed.
+pub async fn forget_expired(tx: &mut Tx) -> crate::Result<u64> {
+    execute!(
+        *tx,
+        "delete from idempotency_keys where created_at < $1",
+        clock::now() - RETENTION
+    )
 }

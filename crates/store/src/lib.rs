@@ -5,6 +5,7 @@
 //! the same constant text for whichever database is behind them. Where the dialects really differ there are two
 //! constants side by side, chosen with [`AsConn::dialect`].
 
+pub mod audit;
 mod db;
 mod error;
 pub mod idempotency;

@@ -27,15 +27,29 @@ pub(crate) async fn postgres(pool: &PgPool) -> Result<(), OpenError> {
     migrator(POSTGRES).run(pool).await.map_err(open_error)
 }
 
+/// The library knows no lock for SQLite, so two programs that meet a new file would both make its tables. One transaction
+/// around everything takes the write lock first; each migration is a savepoint in it.
 pub(crate) async fn sqlite(pool: &SqlitePool) -> Result<(), OpenError> {
-    migrator(SQLITE).run(pool).await.map_err(open_error)
+    let execute = |error| OpenError::Migration(MigrateError::Execute(error));
+    let mut tx = pool.begin_with("begin immediate").await.map_err(execute)?;
+    migrator(SQLITE)
+        .run_direct(None, &mut *tx, false)
+        .await
+        .map_err(open_error)?;
+    tx.commit().await.map_err(execute)
 }
 
 fn migrator(list: &'static [(i64, &str, &str)]) -> Migrator {
     let migrations = list
         .iter()
         .map(|(version, name, sql)| {
-            Migration::new(*version, (*name).into(), MigrationType::Simple, AssertSqlSafe(*sql).into_sql_str(), false)
+            Migration::new(
+                *version,
+                (*name).into(),
+                MigrationType::Simple,
+                AssertSqlSafe(*sql).into_sql_str(),
+                false,
+            )
         })
         .collect();
     Migrator::with_migrations(migrations)

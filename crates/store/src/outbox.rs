@@ -121,7 +121,10 @@ impl Outbox {
     /// The outbox of the named service.
     #[must_use]
     pub fn new(owner: &'static str) -> Self {
-        Self { owner, wake: Arc::new(Notify::new()) }
+        Self {
+            owner,
+            wake: Arc::new(Notify::new()),
+        }
     }
 
     /// Adds a message to the transaction. Call [`Self::wake`] after the commit.

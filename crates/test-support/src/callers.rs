@@ -39,13 +39,20 @@ impl TestSandbox {
     /// A new active sandbox.
     #[must_use]
     pub fn new() -> Self {
-        Self { id: SandboxId::generate(), owner_user_id: UserId::generate(), status: "active".to_owned() }
+        Self {
+            id: SandboxId::generate(),
+            owner_user_id: UserId::generate(),
+            status: "active".to_owned(),
+        }
     }
 
     /// The same sandbox in another state.
     #[must_use]
     pub fn with_status(&self, status: &str) -> Self {
-        Self { status: status.to_owned(), ..self.clone() }
+        Self {
+            status: status.to_owned(),
+            ..self.clone()
+        }
     }
 
     /// Its owner.

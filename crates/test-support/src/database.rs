@@ -15,10 +15,7 @@ use std::{
 use copass_runtime::clock;
 use copass_store::{Db, Dialect};
 use sha2::{Digest as _, Sha256};
-use sqlx::{
-    AssertSqlSafe, ConnectOptions as _, Connection as _, PgConnection,
-    postgres::PgConnectOptions,
-};
+use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, PgConnection, postgres::PgConnectOptions};
 use tempfile::TempDir;
 use url::Url;
 
@@ -68,7 +65,11 @@ impl TestDatabase {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let url = format!("sqlite:{}", directory.path().join("copass.db").display());
         let db = Db::open(&url, MAX_CONNECTIONS).await.expect("a new SQLite file opens");
-        Self { db, url, _place: Place::Directory(directory) }
+        Self {
+            db,
+            url,
+            _place: Place::Directory(directory),
+        }
     }
 
     /// A PostgreSQL database; `None` when the tests that need a service are left out.
@@ -78,8 +79,14 @@ impl TestDatabase {
     pub async fn postgres() -> Option<Self> {
         let database = ServerDatabase::from_template().await?;
         let url = database.url();
-        let db = Db::open(&url, MAX_CONNECTIONS).await.expect("a copy of the template opens");
-        Some(Self { db, url, _place: Place::Server(database) })
+        let db = Db::open(&url, MAX_CONNECTIONS)
+            .await
+            .expect("a copy of the template opens");
+        Some(Self {
+            db,
+            url,
+            _place: Place::Server(database),
+        })
     }
 
     /// A PostgreSQL database without any table, as an operator makes it; for tests of the migrations themselves.
@@ -136,7 +143,11 @@ impl ServerDatabase {
 
     async fn create(template: &str) -> Option<Self> {
         let admin = admin_url()?;
-        let name = format!("{PREFIX}_{}_{}", clock::now().timestamp(), uuid::Uuid::now_v7().simple());
+        let name = format!(
+            "{PREFIX}_{}_{}",
+            clock::now().timestamp(),
+            uuid::Uuid::now_v7().simple()
+        );
         let mut connection = connect(&admin).await;
         run(&mut connection, format!("create database {name} template {template}")).await;
         let _ = connection.close().await;
@@ -214,7 +225,9 @@ async fn make_template(connection: &mut PgConnection, admin: &Url, name: &str) {
     let unfinished = format!("{name}_new");
     run(connection, format!("drop database if exists {unfinished} with (force)")).await;
     run(connection, format!("create database {unfinished} template template0")).await;
-    let db = Db::open(&with_database(admin, &unfinished), 1).await.expect("the migrations run on an empty database");
+    let db = Db::open(&with_database(admin, &unfinished), 1)
+        .await
+        .expect("the migrations run on an empty database");
     db.close().await;
     run(connection, format!("alter database {unfinished} rename to {name}")).await;
 }

@@ -30,7 +30,12 @@ pub fn amqp_queue(queues: &[QueueName], topics: &[TopicName]) -> Option<TestAmqp
     let mut options = AmqpOptions::new(environment::service("COPASS_TEST_AMQP_URL")?);
     options.prefix = format!("t{}.", uuid::Uuid::now_v7().simple());
     let queue = AmqpQueue::new(options.clone()).expect("COPASS_TEST_AMQP_URL is a broker address");
-    Some(TestAmqp { queue, options, queues: queues.to_vec(), topics: topics.to_vec() })
+    Some(TestAmqp {
+        queue,
+        options,
+        queues: queues.to_vec(),
+        topics: topics.to_vec(),
+    })
 }
 
 impl TestAmqp {

@@ -20,7 +20,10 @@ where
     async move {
         let deadline = Instant::now() + limit;
         while !condition().await {
-            assert!(Instant::now() < deadline, "the condition of {caller} does not hold after {limit:?}");
+            assert!(
+                Instant::now() < deadline,
+                "the condition of {caller} does not hold after {limit:?}"
+            );
             sleep(PAUSE).await;
         }
     }

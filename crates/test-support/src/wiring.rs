@@ -56,10 +56,16 @@ async fn remote(routes: Routes, service: &'static str) -> Transport {
         let layer = ServerLayer::new(service, signer());
         let server = Server::builder().layer(layer).add_routes(routes);
         let incoming = TcpListenerStream::new(listener);
-        server.serve_with_incoming_shutdown(incoming, stop.cancelled_owned()).await.expect("the test server runs");
+        server
+            .serve_with_incoming_shutdown(incoming, stop.cancelled_owned())
+            .await
+            .expect("the test server runs");
     });
     let transport = grpc::remote(&format!("http://{address}"), &signer()).expect("the address is valid");
-    Transport::new(Guarded { transport, _server: guard })
+    Transport::new(Guarded {
+        transport,
+        _server: guard,
+    })
 }
 
 /// A transport that keeps its server alive.

@@ -25,14 +25,18 @@ impl TriggerGrpc {
         let principal = CallContext::of(&request)?.principal;
         let request = request.into_inner();
         let sandbox_id = id(&request.sandbox_id, "sandbox")?;
-        self.triggers.list(&principal, &sandbox_id, &request.agent_id, request.status.as_deref()).await
+        self.triggers
+            .list(&principal, &sandbox_id, &request.agent_id, request.status.as_deref())
+            .await
     }
 
     async fn get(&self, request: Request<proto::GetTriggerRequest>) -> Result<Trigger, Error> {
         let principal = CallContext::of(&request)?.principal;
         let request = request.into_inner();
         let sandbox_id = id(&request.sandbox_id, "sandbox")?;
-        self.triggers.get(&principal, &sandbox_id, &request.agent_id, &request.trigger_id).await
+        self.triggers
+            .get(&principal, &sandbox_id, &request.agent_id, &request.trigger_id)
+            .await
     }
 }
 
@@ -51,7 +55,10 @@ impl TriggerService for TriggerGrpc {
         &self,
         request: Request<proto::GetTriggerRequest>,
     ) -> Result<Response<proto::Trigger>, Status> {
-        self.get(request).await.map(|trigger| Response::new(trigger.into())).map_err(status)
+        self.get(request)
+            .await
+            .map(|trigger| Response::new(trigger.into()))
+            .map_err(status)
     }
 }
 

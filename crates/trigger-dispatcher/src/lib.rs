@@ -81,6 +81,9 @@ impl TriggerDispatcher {
 
 impl std::fmt::Debug for TriggerDispatcher {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("TriggerDispatcher").field("config", &self.config).finish_non_exhaustive()
+        formatter
+            .debug_struct("TriggerDispatcher")
+            .field("config", &self.config)
+            .finish_non_exhaustive()
     }
 }

@@ -104,7 +104,8 @@ pub fn email(email: &str) -> Result<(), String> {
     if email.len() > 254
         || email
             .chars()
-            .any(|character| character.is_control() || character.is_whitespace())
+            // The rest would make a mailbox or a list of an address: `x<victim@example.com>`.
+            .any(|character| character.is_control() || character.is_whitespace() || "<>()[]\\,;:\"".contains(character))
     {
         return bad;
     }
@@ -197,7 +198,9 @@ mod tests {
         for good in ["a@b", "a@b.c", "a+b@example.com"] {
             assert_eq!(email(good), Ok(()), "{good}");
         }
-        for bad in ["", "a", "@b", "a@", "a b@c", "a@b@c", "a@.b", "a\n@b"] {
+        for bad in [
+            "", "a", "@b", "a@", "a b@c", "a@b@c", "a@.b", "a\n@b", "x<a@b.c>", "a,b@c", "\"a\"@b",
+        ] {
             assert!(email(bad).is_err(), "{bad}");
         }
     }

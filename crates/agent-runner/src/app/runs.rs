@@ -6,7 +6,7 @@
 use copass_errors::{Error, FieldProblem, Result};
 use copass_runtime::CallContext;
 use copass_store::Db;
-use copass_types::{AccessClass, Principal, Role, RunId, SandboxAccess, SandboxId, UserId};
+use copass_types::{AccessClass, Principal, Role, RunId, SandboxAccess, SandboxId, TriggerId, UserId};
 
 use super::domain::{AgentKind, CONCIERGE_SLUG, Run, RunStatus, Step};
 use crate::store::{self, runs::Filter};
@@ -61,6 +61,13 @@ impl Runs {
         } else {
             query.limit.min(MAX_LIMIT)
         };
+        if query
+            .trigger_id
+            .as_deref()
+            .is_some_and(|trigger_id| trigger_id.parse::<TriggerId>().is_err())
+        {
+            return Err(invalid_query("trigger_id", "must be the id of a trigger, tr_…"));
+        }
         let mut conn = self.db.read().await?;
         let Some(agent) = store::agents::find(&mut conn, sandbox_id, agent_slug).await? else {
             // The Concierge is always there; its row is made by its first turn.

@@ -265,7 +265,7 @@ async fn not_a_server_of_ours() {
         exit 2
         --- stdout
         --- stderr
-        error: 'not an address' is not a server address; write it like http://127.0.0.1:8080
+        error: 'not an address' is not a server address; write it like http://127.0.0.1:8484
         "#);
 }
 

@@ -3,8 +3,8 @@
 use chrono::{DateTime, Utc};
 use copass_errors::{Error, Result};
 use copass_runtime::{CallContext, clock};
-use copass_store::AsConn;
-use copass_types::{AccessClass, ActorKind, ApiKeyId, ConnectionId, Role, SandboxAccess, SandboxId, UserId};
+use copass_store::{AsConn, Tx};
+use copass_types::{AccessClass, ActorKind, ApiKeyId, ConnectionId, Denied, Role, SandboxAccess, SandboxId, UserId};
 
 use super::{App, login, person};
 use crate::store::{self, sandboxes::VisibleRow};
@@ -28,7 +28,9 @@ impl App {
     /// Verifies a credential, and looks up its access to the sandbox when one is named.
     pub(crate) async fn authenticate(&self, credential: &str, sandbox_id: Option<&str>) -> Result<Authenticated> {
         if credential.len() > MAX_CREDENTIAL_BYTES {
-            return Err(Error::unauthorized("the credential is too long to be one of this server"));
+            return Err(Error::unauthorized(
+                "the credential is too long to be one of this server",
+            ));
         }
         let mut verified = if credential.starts_with("olk_") {
             self.authenticate_key(credential).await?
@@ -36,8 +38,9 @@ impl App {
             self.authenticate_token(credential).await?
         };
         if let Some(sandbox_id) = sandbox_id.and_then(|text| text.parse::<SandboxId>().ok()) {
-            verified.access =
-                self.find_access(&verified.user_id, verified.connection_id.as_ref(), &sandbox_id).await?;
+            verified.access = self
+                .find_access(&verified.user_id, verified.connection_id.as_ref(), &sandbox_id)
+                .await?;
         }
         Ok(verified)
     }
@@ -49,19 +52,32 @@ impl App {
             .ok_or_else(|| Error::unauthorized("the API key is unknown; check that it was copied whole"))?;
         let now = clock::now();
         if row.revoked_at.is_some() {
-            return Err(Error::unauthorized("the API key was revoked; make a new one with `copass apikey create`"));
+            return Err(Error::unauthorized(
+                "the API key was revoked; make a new one with `copass apikey create`",
+            ));
         }
         if row.expires_at.is_some_and(|expires_at| expires_at <= now) {
-            return Err(Error::unauthorized("the API key has expired; make a new one with `copass apikey create`"));
+            return Err(Error::unauthorized(
+                "the API key has expired; make a new one with `copass apikey create`",
+            ));
         }
         let kind = match row.kind.as_str() {
             "general" => ActorKind::ApiKey,
             "connection" => ActorKind::ConnectionKey,
-            _ => return Err(Error::forbidden("a key of one agent is not good for this server's version")),
+            _ => {
+                return Err(Error::forbidden(
+                    "a key of one agent cannot be used on this server yet; use a key of your account \
+                     (`copass apikey create`)",
+                ));
+            }
         };
         let mut expires_at = row.expires_at;
-        let connection_id: Option<ConnectionId> =
-            row.connection_id.as_deref().map(str::parse).transpose().map_err(Error::internal)?;
+        let connection_id: Option<ConnectionId> = row
+            .connection_id
+            .as_deref()
+            .map(str::parse)
+            .transpose()
+            .map_err(Error::internal)?;
         let mut only_sandbox = None;
         if let Some(connection_id) = &connection_id {
             let visible = store::sandboxes::find_through_connection(&mut conn, connection_id, now)
@@ -131,11 +147,14 @@ impl App {
                 key.revoked_at.is_none() && key.expires_at.is_none_or(|expires_at| expires_at > now)
             });
             if !good {
-                return Err(Error::unauthorized("the API key behind this run was revoked or has expired"));
+                return Err(Error::unauthorized(
+                    "the API key behind this run was revoked or has expired",
+                ));
             }
         }
         let access = if principal.covers_sandbox(sandbox_id) {
-            self.find_access(user_id, principal.connection_id.as_ref(), sandbox_id).await?
+            self.find_access(user_id, principal.connection_id.as_ref(), sandbox_id)
+                .await?
         } else {
             None
         };
@@ -168,6 +187,28 @@ impl App {
         checked.require(sandbox_id, class)?;
         Ok(row)
     }
+
+    /// As [`Self::require`], in a transaction that changes the sandbox or its grants, which is for owners only: such
+    /// changes go one after the other, and what is returned is what stands after waiting.
+    pub(crate) async fn require_for_change(
+        &self,
+        tx: &mut Tx,
+        context: &CallContext,
+        sandbox_id: &SandboxId,
+        class: AccessClass,
+    ) -> Result<VisibleRow> {
+        store::sandboxes::lock(tx, person(context)?, sandbox_id).await?;
+        self.require(tx, context, sandbox_id, class).await
+    }
+}
+
+/// A suspended or archived sandbox takes no changes; ending grants and reactivating stay possible.
+pub(crate) fn require_active(row: &VisibleRow) -> Result<()> {
+    if row.sandbox.status == "active" {
+        Ok(())
+    } else {
+        Err(Denied::NotActive.into())
+    }
 }
 
 async fn find_visible(
@@ -188,7 +229,10 @@ async fn find_visible(
 
 /// What the row means for the caller.
 pub(crate) fn role_of(row: &VisibleRow, user_id: &UserId, through_connection: bool) -> Result<Role> {
-    match (&row.grant_role, through_connection || row.sandbox.user_id != user_id.as_str()) {
+    match (
+        &row.grant_role,
+        through_connection || row.sandbox.user_id != user_id.as_str(),
+    ) {
         (Some(role), true) => role.parse().map_err(Error::internal),
         (None, true) => Err(Error::not_found("sandbox")),
         (_, false) => Ok(Role::Owner),
@@ -206,6 +250,11 @@ fn access_of(
         role: role_of(row, user_id, connection_id.is_some())?,
         status: row.sandbox.status.clone(),
         owner_user_id: row.sandbox.user_id.parse().map_err(Error::internal)?,
-        project_id: row.project_id.as_deref().map(str::parse).transpose().map_err(Error::internal)?,
+        project_id: row
+            .project_id
+            .as_deref()
+            .map(str::parse)
+            .transpose()
+            .map_err(Error::internal)?,
     })
 }

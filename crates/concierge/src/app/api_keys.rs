@@ -3,12 +3,12 @@
 use chrono::{Duration, Utc};
 use copass_errors::{Error, FieldProblem, Result};
 use copass_runtime::{CallContext, Secret, clock};
-use copass_store::Tx;
+use copass_store::{Tx, audit::Record};
 use copass_types::{ApiKeyId, UserId, validate};
 use rand::{RngExt as _, distr::Alphanumeric};
 use serde_json::json;
 
-use super::{App, account, audit::Entry, login};
+use super::{App, account, login};
 use crate::store::{self, api_keys::ApiKeyRow};
 
 /// 43 characters of a 62-letter alphabet hold 256 bits.
@@ -25,7 +25,9 @@ pub(crate) struct NewKey {
 impl NewKey {
     pub(crate) fn generate(user_id: &UserId, name: &str, kind: &str, expires_in: Option<Duration>) -> Self {
         let mut random = rand::rng();
-        let text: String = (0..SECRET_CHARS).map(|_| char::from(random.sample(Alphanumeric))).collect();
+        let text: String = (0..SECRET_CHARS)
+            .map(|_| char::from(random.sample(Alphanumeric)))
+            .collect();
         let secret = format!("olk_{text}");
         let now = clock::now();
         let row = ApiKeyRow {
@@ -43,7 +45,10 @@ impl NewKey {
             last_used_at: None,
             use_count: 0,
         };
-        Self { row, secret: Secret::new(secret) }
+        Self {
+            row,
+            secret: Secret::new(secret),
+        }
     }
 
     pub(crate) async fn insert(&self, tx: &mut Tx) -> Result<()> {
@@ -54,7 +59,8 @@ impl NewKey {
 
 impl ApiKeyRow {
     pub(crate) fn is_expired(&self) -> bool {
-        self.expires_at.is_some_and(|expires_at: chrono::DateTime<Utc>| expires_at <= clock::now())
+        self.expires_at
+            .is_some_and(|expires_at: chrono::DateTime<Utc>| expires_at <= clock::now())
     }
 
     fn summary(&self) -> serde_json::Value {
@@ -76,15 +82,27 @@ impl App {
             problems.push(FieldProblem::body("name", problem));
         }
         if expires_in_days.is_some_and(|days| !(1..=3650).contains(&days)) {
-            problems.push(FieldProblem::body("expires_in_days", "must be between 1 and 3650, or absent for never"));
+            problems.push(FieldProblem::body(
+                "expires_in_days",
+                "must be between 1 and 3650, or absent for never",
+            ));
         }
         if !problems.is_empty() {
             return Err(Error::invalid(problems));
         }
-        let key = NewKey::generate(user_id, name, "general", expires_in_days.map(|days| Duration::days(days.into())));
+        let key = NewKey::generate(
+            user_id,
+            name,
+            "general",
+            expires_in_days.map(|days| Duration::days(days.into())),
+        );
         let mut tx = self.db.begin().await?;
         key.insert(&mut tx).await?;
-        self.audit(&mut tx, context, Entry::new("api_key.create", &key.row.id).after(key.row.summary())).await?;
+        self.audit(
+            &mut tx,
+            Record::new(context, "api_key.create", &key.row.id).after(key.row.summary()),
+        )
+        .await?;
         tx.commit().await?;
         Ok(key)
     }
@@ -112,10 +130,16 @@ impl App {
     pub(crate) async fn revoke_api_key(&self, context: &CallContext, id: &ApiKeyId) -> Result<ApiKeyRow> {
         let user_id = account(context)?;
         let mut tx = self.db.begin().await?;
-        let row = store::api_keys::find(&mut tx, user_id, id).await?.ok_or_else(|| Error::not_found("API key"))?;
+        let row = store::api_keys::find(&mut tx, user_id, id)
+            .await?
+            .ok_or_else(|| Error::not_found("API key"))?;
         if store::api_keys::revoke(&mut tx, user_id, id, clock::now()).await? {
             self.announce_revocation(&mut tx, Some(user_id.as_str()), None).await?;
-            self.audit(&mut tx, context, Entry::new("api_key.revoke", &row.id).before(row.summary())).await?;
+            self.audit(
+                &mut tx,
+                Record::new(context, "api_key.revoke", &row.id).before(row.summary()),
+            )
+            .await?;
             tx.commit().await?;
             self.outbox.wake();
         }

@@ -4,15 +4,16 @@ use copass_errors::{Error, Result};
 use copass_runtime::{CallContext, clock};
 use copass_types::{ActorKind, Principal, UserId};
 
-use super::{App, profiles};
+use super::{App, login, profiles};
 use crate::{Bootstrap, SERVICE, store};
 
 impl App {
     /// The person of the address with a profile, and a new key for them.
     pub(crate) async fn bootstrap_owner(&self, email: &str, display_name: &str) -> Result<Bootstrap> {
+        let email = login::normalise(email)?;
         let mut tx = self.db.begin().await?;
-        store::users::insert_if_absent(&mut tx, &UserId::generate(), email, clock::now()).await?;
-        let user = profiles::find_user(store::users::find_by_email(&mut tx, email).await?)?;
+        store::users::insert_if_absent(&mut tx, &UserId::generate(), &email, clock::now()).await?;
+        let user = profiles::find_user(store::users::find_by_email(&mut tx, &email).await?)?;
         tx.commit().await?;
         let user_id = profiles::user_id_of(&user)?;
         let principal = Principal {
@@ -26,6 +27,10 @@ impl App {
         let sandbox_id = profile
             .sandbox_id
             .ok_or_else(|| Error::conflict("the owner's primary sandbox was destroyed; make one with the CLI"))?;
-        Ok(Bootstrap { user_id: user_id.to_string(), sandbox_id, api_key: key.secret })
+        Ok(Bootstrap {
+            user_id: user_id.to_string(),
+            sandbox_id,
+            api_key: key.secret,
+        })
     }
 }

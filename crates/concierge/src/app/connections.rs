@@ -1,18 +1,14 @@
 //! Sandbox connections: grants to other people, and keys bound to one grant (`rest.md` 6). Owner only.
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, Datelike as _, SubsecRound as _, Utc};
 use copass_errors::{Error, ErrorCode, FieldProblem, Result};
 use copass_runtime::{CallContext, clock};
-use copass_store::{AsConn, idempotency::KeyedRequest};
+use copass_store::{AsConn, audit::Record, idempotency::KeyedRequest};
 use copass_types::{AccessClass, ConnectionId, ProjectId, SandboxId, UserId, validate};
 use serde_json::{Value, json};
 
-use super::{App, account, api_keys::NewKey, audit::Entry, person, sandboxes::check};
-use crate::store::{
-    self,
-    connections::ConnectionRow,
-    users::UserRow,
-};
+use super::{App, access::require_active, api_keys::NewKey, person, sandboxes::check};
+use crate::store::{self, connections::ConnectionRow, users::UserRow};
 
 /// Longest label.
 const LABEL_MAX_CHARS: usize = 255;
@@ -32,10 +28,17 @@ pub(crate) struct NewConnection {
 impl NewConnection {
     fn problems(&self) -> Vec<FieldProblem> {
         let mut problems = Vec::new();
-        let identities = [&self.copass_id, &self.user_id, &self.email].iter().filter(|id| id.is_some()).count();
+        let identities = [&self.copass_id, &self.user_id, &self.email]
+            .iter()
+            .filter(|id| id.is_some())
+            .count();
         if identities != 1 {
             let problem = "name exactly one person: copass_id or user_id";
-            problems.push(FieldProblem { loc: vec!["body".into()], msg: problem.into(), kind: "value_error".into() });
+            problems.push(FieldProblem {
+                loc: vec!["body".into()],
+                msg: problem.into(),
+                kind: "value_error".into(),
+            });
         }
         if !["viewer", "editor"].contains(&self.role.as_str()) {
             problems.push(FieldProblem::body("role", "must be viewer or editor"));
@@ -45,6 +48,13 @@ impl NewConnection {
         }
         if self.expires_at.is_some_and(|expires_at| expires_at <= clock::now()) {
             problems.push(FieldProblem::body("expires_at", "must be in the future"));
+        }
+        // Later years have more digits, and SQLite compares instants as text.
+        if self.expires_at.is_some_and(|expires_at| expires_at.year() > 9999) {
+            problems.push(FieldProblem::body(
+                "expires_at",
+                "must be before the year 10000; leave it out for no end",
+            ));
         }
         problems
     }
@@ -59,16 +69,22 @@ impl App {
         keyed: Option<&KeyedRequest>,
         encode: impl Fn(&ConnectionRow) -> Vec<u8>,
     ) -> Result<ConnectionRow> {
-        let granter = account(context)?;
+        let granter = person(context)?;
         let mut tx = self.db.begin().await?;
-        self.require(&mut tx, context, sandbox_id, AccessClass::Grant).await?;
+        let found = self
+            .require_for_change(&mut tx, context, sandbox_id, AccessClass::Grant)
+            .await?;
         let problems = new.problems();
         if !problems.is_empty() {
             return Err(Error::invalid(problems));
         }
+        require_active(&found)?;
         let grantee = find_grantee(&mut tx, &new).await?;
         if grantee.id == granter.as_str() {
-            return Err(Error::new(ErrorCode::InvalidRequest, "you own this sandbox; a grant to yourself has no effect"));
+            return Err(Error::new(
+                ErrorCode::InvalidRequest,
+                "you own this sandbox; a grant to yourself has no effect",
+            ));
         }
         if let Some(project_id) = &new.project_id {
             let known = match project_id.parse::<ProjectId>() {
@@ -80,7 +96,9 @@ impl App {
             }
         }
         let label = new.label.or_else(|| {
-            new.copass_id.as_deref().map(|handle| format!("@{}", handle.strip_prefix('@').unwrap_or(handle)))
+            new.copass_id
+                .as_deref()
+                .map(|handle| format!("@{}", handle.strip_prefix('@').unwrap_or(handle)))
         });
         let row = ConnectionRow {
             id: ConnectionId::generate().to_string(),
@@ -90,15 +108,18 @@ impl App {
             role: new.role,
             project_id: new.project_id,
             label,
-            expires_at: new.expires_at,
+            // Cut as both databases keep it, so that the answer equals what is read later.
+            expires_at: new.expires_at.map(|at| at.trunc_subsecs(6)),
             revoked_at: None,
             created_by: granter.to_string(),
             created_at: clock::now(),
         };
         store::connections::insert(&mut tx, &row).await?;
         self.announce_revocation(&mut tx, Some(&row.user_id), None).await?;
-        let entry = Entry::new("connection.create", &row.id).sandbox(sandbox_id).after(summary(&row));
-        self.audit(&mut tx, context, entry).await?;
+        let entry = Record::new(context, "connection.create", &row.id)
+            .sandbox(sandbox_id)
+            .after(summary(&row));
+        self.audit(&mut tx, entry).await?;
         if let Some(keyed) = keyed {
             self.idempotency.remember(&mut tx, keyed, &encode(&row)).await?;
         }
@@ -129,7 +150,8 @@ impl App {
         id: &ConnectionId,
     ) -> Result<u64> {
         let mut tx = self.db.begin().await?;
-        self.require(&mut tx, context, sandbox_id, AccessClass::Grant).await?;
+        self.require_for_change(&mut tx, context, sandbox_id, AccessClass::Grant)
+            .await?;
         let row = find(&mut tx, sandbox_id, id).await?;
         let now = clock::now();
         if !store::connections::revoke(&mut tx, sandbox_id, id, now).await? {
@@ -137,11 +159,11 @@ impl App {
         }
         let keys = store::api_keys::revoke_of_connection(&mut tx, id, now).await?;
         self.announce_revocation(&mut tx, Some(&row.user_id), None).await?;
-        let entry = Entry::new("connection.revoke", &row.id)
+        let entry = Record::new(context, "connection.revoke", &row.id)
             .sandbox(sandbox_id)
             .before(summary(&row))
             .after(json!({ "cascaded_keys": keys }));
-        self.audit(&mut tx, context, entry).await?;
+        self.audit(&mut tx, entry).await?;
         tx.commit().await?;
         self.outbox.wake();
         Ok(keys)
@@ -155,12 +177,16 @@ impl App {
         id: &ConnectionId,
     ) -> Result<NewKey> {
         let mut tx = self.db.begin().await?;
-        self.require(&mut tx, context, sandbox_id, AccessClass::Grant).await?;
-        person(context)?;
+        let found = self
+            .require_for_change(&mut tx, context, sandbox_id, AccessClass::Grant)
+            .await?;
+        require_active(&found)?;
         let row = find(&mut tx, sandbox_id, id).await?;
         let status = row.status(clock::now());
         if status != "active" {
-            return Err(Error::conflict(format!("the connection is {status}; grant access again to make a new key")));
+            return Err(Error::conflict(format!(
+                "the connection is {status}; grant access again to make a new key"
+            )));
         }
         let grantee: UserId = row.user_id.parse().map_err(Error::internal)?;
         let name = row.label.clone().unwrap_or_else(|| row.id.clone());
@@ -169,17 +195,19 @@ impl App {
         key.row.connection_id = Some(row.id.clone());
         key.row.expires_at = row.expires_at;
         key.insert(&mut tx).await?;
-        let entry = Entry::new("connection.key_create", &row.id)
+        let entry = Record::new(context, "connection.key_create", &row.id)
             .sandbox(sandbox_id)
             .after(json!({ "api_key_id": key.row.id, "key_prefix": key.row.key_prefix }));
-        self.audit(&mut tx, context, entry).await?;
+        self.audit(&mut tx, entry).await?;
         tx.commit().await?;
         Ok(key)
     }
 }
 
 async fn find(conn: &mut impl AsConn, sandbox_id: &SandboxId, id: &ConnectionId) -> Result<ConnectionRow> {
-    store::connections::find(conn, sandbox_id, id).await?.ok_or_else(|| Error::not_found("connection"))
+    store::connections::find(conn, sandbox_id, id)
+        .await?
+        .ok_or_else(|| Error::not_found("connection"))
 }
 
 async fn find_grantee(conn: &mut impl AsConn, new: &NewConnection) -> Result<UserRow> {
@@ -191,7 +219,12 @@ async fn find_grantee(conn: &mut impl AsConn, new: &NewConnection) -> Result<Use
     }
     if let Some(handle) = &new.copass_id {
         let handle = handle.strip_prefix('@').unwrap_or(handle);
-        return store::users::find_by_handle(conn, handle).await?.ok_or_else(|| {
+        // What cannot be a handle is nobody's.
+        let user = match validate::handle(handle) {
+            Ok(()) => store::users::find_by_handle(conn, handle).await?,
+            Err(_) => None,
+        };
+        return user.ok_or_else(|| {
             Error::new(
                 ErrorCode::NotFound,
                 "Unknown copass_id; check the spelling, or ask the person to claim one with `copass handle set`",
@@ -200,7 +233,9 @@ async fn find_grantee(conn: &mut impl AsConn, new: &NewConnection) -> Result<Use
     }
     let user_id = new.user_id.as_deref().and_then(|text| text.parse::<UserId>().ok());
     match user_id {
-        Some(user_id) => store::users::find(conn, &user_id).await?.ok_or_else(|| Error::not_found("user")),
+        Some(user_id) => store::users::find(conn, &user_id)
+            .await?
+            .ok_or_else(|| Error::not_found("user")),
         None => Err(Error::not_found("user")),
     }
 }

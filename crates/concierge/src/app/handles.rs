@@ -2,10 +2,11 @@
 
 use copass_errors::{Error, Result};
 use copass_runtime::{CallContext, clock};
+use copass_store::audit::Record;
 use copass_types::validate;
 use serde_json::json;
 
-use super::{App, account, audit::Entry, profiles::find_user};
+use super::{App, account, profiles::find_user};
 use crate::store;
 
 impl App {
@@ -29,21 +30,24 @@ impl App {
     async fn change_handle(&self, context: &CallContext, handle: Option<&str>) -> Result<Option<String>> {
         let user_id = account(context)?;
         let mut tx = self.db.begin().await?;
+        store::users::lock(&mut tx, user_id).await?;
         let user = find_user(store::users::find(&mut tx, user_id).await?)?;
         if user.handle.as_deref() == handle {
             return Ok(user.handle);
         }
-        store::users::set_handle(&mut tx, user_id, handle, clock::now()).await.map_err(|error| {
-            if error.is_unique_violation() {
-                Error::conflict("this copass_id is taken; choose another one")
-            } else {
-                error.into()
-            }
-        })?;
-        let entry = Entry::new("handle.set", user_id.as_str())
+        store::users::set_handle(&mut tx, user_id, handle, clock::now())
+            .await
+            .map_err(|error| {
+                if error.is_unique_violation() {
+                    Error::conflict("this copass_id is taken; choose another one")
+                } else {
+                    error.into()
+                }
+            })?;
+        let entry = Record::new(context, "handle.set", user_id.as_str())
             .before(json!({ "copass_id": user.handle }))
             .after(json!({ "copass_id": handle }));
-        self.audit(&mut tx, context, entry).await?;
+        self.audit(&mut tx, entry).await?;
         tx.commit().await?;
         Ok(handle.map(str::to_owned))
     }

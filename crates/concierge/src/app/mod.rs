@@ -40,7 +40,7 @@ impl App {
             db: deps.db.clone(),
             outbox: deps.outbox.clone(),
             idempotency: Idempotency::new(deps.db.clone(), deps.master_key.clone()),
-            mail: mail::Mail::new(&config.smtp, config.auth.log_codes)?,
+            mail: mail::Mail::new(&config.smtp, config.auth.log_codes, deps.tasks.clone())?,
             tokens: tokens::Tokens::new(deps.db.clone(), deps.master_key.clone(), &config.auth),
             auth: config.auth,
             accept_dev_code: config.accept_dev_code,
@@ -61,14 +61,20 @@ impl App {
         sandbox_id: Option<&SandboxId>,
     ) -> Result<()> {
         let body = serde_json::json!({ "user_id": user_id, "sandbox_id": sandbox_id });
-        self.outbox.add(tx, &OutboxMessage::to_topic(REVOKED_TOPIC, "identity.revoked.v1", body)).await?;
+        self.outbox
+            .add(tx, &OutboxMessage::to_topic(REVOKED_TOPIC, "identity.revoked.v1", body))
+            .await?;
         Ok(())
     }
 }
 
 /// The person behind the call.
 pub(crate) fn person(context: &CallContext) -> Result<&UserId> {
-    context.principal.user_id.as_ref().ok_or_else(|| Error::unauthorized("this needs the credential of a person"))
+    context
+        .principal
+        .user_id
+        .as_ref()
+        .ok_or_else(|| Error::unauthorized("this needs the credential of a person"))
 }
 
 /// The person behind the call, when the credential stands for their whole account and not for one grant.

@@ -3,10 +3,14 @@
 use chrono::{DateTime, Utc};
 use copass_errors::{Error, FieldProblem, Result};
 use copass_runtime::{CallContext, clock};
-use copass_types::{ProjectId, UserId, validate};
+use copass_store::{Tx, audit::Record};
+use copass_types::{ProjectId, SandboxId, UserId, validate};
 use serde_json::{Value, json};
 
-use super::{App, account, audit::Entry, person, sandboxes::new_sandbox};
+use super::{
+    App, account,
+    sandboxes::{name_taken, new_sandbox},
+};
 use crate::store::{self, users::UserRow};
 
 /// A person as they see themselves.
@@ -62,37 +66,47 @@ impl App {
         }
         let now = clock::now();
         let mut tx = self.db.begin().await?;
-        store::users::lock(&mut tx, user_id, now).await?;
+        store::users::lock(&mut tx, user_id).await?;
         let user = find_user(store::users::find(&mut tx, user_id).await?)?;
         let was_created = user.profile_created_at.is_none();
         let name = display_name
             .map(str::to_owned)
             .or_else(|| user.display_name.clone())
-            .or_else(|| user.email.as_deref().and_then(|email| email.split('@').next()).map(str::to_owned))
+            .or_else(|| {
+                user.email
+                    .as_deref()
+                    .and_then(|email| email.split('@').next())
+                    .map(str::to_owned)
+            })
             .unwrap_or_else(|| "me".to_owned());
         store::users::set_profile(&mut tx, user_id, &name, canonical_id, now).await?;
         if was_created {
-            let (sandbox_id, sandbox) = new_sandbox(user_id, user_id.as_str(), "primary", "free", json!({}));
-            store::sandboxes::insert(&mut tx, &sandbox).await?;
+            let sandbox_id = primary_sandbox(&mut tx, user_id).await?;
             let project_id = ProjectId::generate();
             store::sandboxes::insert_project(&mut tx, &project_id, &sandbox_id, user_id, "default", now).await?;
             store::users::set_primary(&mut tx, user_id, &sandbox_id, &project_id).await?;
             let created = json!({ "display_name": name, "sandbox_id": sandbox_id, "project_id": project_id });
-            let entry = Entry::new("profile.create", user_id.as_str()).sandbox(&sandbox_id).after(created);
-            self.audit(&mut tx, context, entry).await?;
-        } else if user.display_name.as_deref() != Some(name.as_str()) {
-            let entry = Entry::new("profile.update", user_id.as_str())
-                .before(json!({ "display_name": user.display_name }))
-                .after(json!({ "display_name": name }));
-            self.audit(&mut tx, context, entry).await?;
+            let entry = Record::new(context, "profile.create", user_id.as_str())
+                .sandbox(&sandbox_id)
+                .after(created);
+            self.audit(&mut tx, entry).await?;
         }
-        let user = find_user(store::users::find(&mut tx, user_id).await?)?;
+        let after = find_user(store::users::find(&mut tx, user_id).await?)?;
+        let changed = after.display_name != user.display_name || after.canonical_id != user.canonical_id;
+        if !was_created && changed {
+            let entry = Record::new(context, "profile.update", user_id.as_str())
+                .before(json!({ "display_name": user.display_name, "canonical_id": user.canonical_id }))
+                .after(json!({ "display_name": after.display_name, "canonical_id": after.canonical_id }));
+            self.audit(&mut tx, entry).await?;
+        }
+        let user = after;
         tx.commit().await?;
         Profile::of(user, was_created).ok_or_else(|| Error::internal("a profile without a name after writing it"))
     }
 
     pub(crate) async fn get_profile(&self, context: &CallContext) -> Result<Profile> {
-        let user_id = person(context)?;
+        // Whoever holds a key of a grant acts for the grantee in one sandbox; that is not their address and name.
+        let user_id = account(context)?;
         let mut conn = self.db.read().await?;
         let user = find_user(store::users::find(&mut conn, user_id).await?)?;
         Profile::of(user, false).ok_or_else(|| {
@@ -102,6 +116,17 @@ impl App {
             )
         })
     }
+}
+
+/// The person's first sandbox. Somebody may have made one of that name before they made a profile; then it is that one.
+async fn primary_sandbox(tx: &mut Tx, user_id: &UserId) -> Result<SandboxId> {
+    let (owner_id, name) = (user_id.as_str(), "primary");
+    if let Some(id) = store::sandboxes::find_named(tx, user_id, owner_id, name).await? {
+        return id.parse().map_err(Error::internal);
+    }
+    let (sandbox_id, sandbox) = new_sandbox(user_id, owner_id, name, "free", json!({}));
+    store::sandboxes::insert(tx, &sandbox).await.map_err(name_taken)?;
+    Ok(sandbox_id)
 }
 
 pub(crate) fn find_user(row: Option<UserRow>) -> Result<UserRow> {

@@ -2,21 +2,31 @@
 
 use copass_errors::{Error, ErrorCode, FieldProblem, Result};
 use copass_runtime::{CallContext, clock};
-use copass_store::{Json, idempotency::KeyedRequest, outbox::OutboxMessage};
-use copass_types::{AccessClass, Role, SandboxId, UserId, validate};
+use copass_store::{Json, audit::Record, idempotency::KeyedRequest, outbox::OutboxMessage};
+use copass_types::{AccessClass, AuditId, Role, SandboxId, UserId, validate};
 use serde_json::{Value, json};
 
-use super::{App, access::role_of, account, audit::Entry, person};
+use super::{
+    App,
+    access::{require_active, role_of},
+    account, person,
+};
 use crate::store::{
     self,
     sandboxes::{SandboxRow, VisibleRow},
 };
 
 /// Queues of the services that own things inside a sandbox.
-const TENANCY_QUEUES: [&str; 3] =
-    ["copass.agent-runner.tenancy", "copass.trigger-dispatcher.tenancy", "copass.ingestion.tenancy"];
+const TENANCY_QUEUES: [&str; 3] = [
+    "copass.agent-runner.tenancy",
+    "copass.trigger-dispatcher.tenancy",
+    "copass.ingestion.tenancy",
+];
 const TIERS: [&str; 3] = ["free", "pro", "enterprise"];
 const STATUSES: [&str; 3] = ["active", "suspended", "archived"];
+/// Audit records in one answer.
+const MAX_AUDIT_RECORDS: u32 = 500;
+const DEFAULT_AUDIT_RECORDS: u32 = 100;
 /// Longest `owner_id`: the caller's own opaque key.
 const OWNER_ID_MAX_CHARS: usize = 255;
 
@@ -36,7 +46,11 @@ impl Limits {
             "pro" => (100, 50, 50 * GIB),
             _ => (10, 5, GIB),
         };
-        Self { max_data_sources, max_projects, max_storage_bytes }
+        Self {
+            max_data_sources,
+            max_projects,
+            max_storage_bytes,
+        }
     }
 }
 
@@ -91,8 +105,16 @@ impl App {
         let tier = new.tier.as_deref().unwrap_or("free");
         let metadata = new.metadata.unwrap_or_else(|| json!({}));
         let mut problems = Vec::new();
-        check(&mut problems, "name", validate::name(&new.name, validate::NAME_MAX_CHARS));
-        check(&mut problems, "owner_id", validate::name(&new.owner_id, OWNER_ID_MAX_CHARS));
+        check(
+            &mut problems,
+            "name",
+            validate::name(&new.name, validate::NAME_MAX_CHARS),
+        );
+        check(
+            &mut problems,
+            "owner_id",
+            validate::name(&new.owner_id, OWNER_ID_MAX_CHARS),
+        );
         check(&mut problems, "metadata", validate::stored_object(&metadata));
         if !TIERS.contains(&tier) {
             problems.push(FieldProblem::body("tier", "must be free, pro or enterprise"));
@@ -104,8 +126,10 @@ impl App {
         let view = SandboxView { row, role: Role::Owner };
         let mut tx = self.db.begin().await?;
         store::sandboxes::insert(&mut tx, &view.row).await.map_err(name_taken)?;
-        let entry = Entry::new("sandbox.create", id.as_str()).sandbox(&id).after(summary(&view.row));
-        self.audit(&mut tx, context, entry).await?;
+        let entry = Record::new(context, "sandbox.create", id.as_str())
+            .sandbox(&id)
+            .after(summary(&view.row));
+        self.audit(&mut tx, entry).await?;
         if let Some(keyed) = keyed {
             self.idempotency.remember(&mut tx, keyed, &encode(&view)).await?;
         }
@@ -169,24 +193,37 @@ impl App {
             check(&mut problems, "metadata", validate::stored_object(metadata));
         }
         let mut tx = self.db.begin().await?;
-        let VisibleRow { sandbox: before, .. } = self.require(&mut tx, context, id, AccessClass::Destroy).await?;
+        let found = self
+            .require_for_change(&mut tx, context, id, AccessClass::Destroy)
+            .await?;
         if !problems.is_empty() {
             return Err(Error::invalid(problems));
         }
+        require_active(&found)?;
+        let before = found.sandbox;
         let owner: UserId = before.user_id.parse().map_err(Error::internal)?;
         let mut after = before.clone();
         after.name = name.map_or(after.name, str::to_owned);
         after.metadata = metadata.map_or(after.metadata, Json);
+        if summary(&after) == summary(&before) {
+            return Ok(SandboxView {
+                row: before,
+                role: Role::Owner,
+            });
+        }
         store::sandboxes::update(&mut tx, &owner, id, &after.name, &after.metadata, clock::now())
             .await
             .map_err(name_taken)?;
-        let entry = Entry::new("sandbox.update", id.as_str())
+        let entry = Record::new(context, "sandbox.update", id.as_str())
             .sandbox(id)
             .before(summary(&before))
             .after(summary(&after));
-        self.audit(&mut tx, context, entry).await?;
+        self.audit(&mut tx, entry).await?;
         tx.commit().await?;
-        Ok(SandboxView { row: after, role: Role::Owner })
+        Ok(SandboxView {
+            row: after,
+            role: Role::Owner,
+        })
     }
 
     /// Suspend, reactivate, archive.
@@ -200,33 +237,48 @@ impl App {
             "active" => "sandbox.reactivate",
             "suspended" => "sandbox.suspend",
             "archived" => "sandbox.archive",
-            _ => return Err(Error::internal("unknown sandbox status")),
+            _ => return Err(Error::invalid_field("status", "must be active, suspended or archived")),
         };
         let mut tx = self.db.begin().await?;
-        let VisibleRow { sandbox: before, .. } = self.require(&mut tx, context, id, AccessClass::Destroy).await?;
+        let before = self
+            .require_for_change(&mut tx, context, id, AccessClass::Destroy)
+            .await?
+            .sandbox;
         let mut after = before.clone();
         status.clone_into(&mut after.status);
         if before.status != status {
             let owner: UserId = before.user_id.parse().map_err(Error::internal)?;
             store::sandboxes::set_status(&mut tx, &owner, id, status, clock::now()).await?;
             self.announce_revocation(&mut tx, None, Some(id)).await?;
-            let entry =
-                Entry::new(action, id.as_str()).sandbox(id).before(summary(&before)).after(summary(&after));
-            self.audit(&mut tx, context, entry).await?;
+            let entry = Record::new(context, action, id.as_str())
+                .sandbox(id)
+                .before(summary(&before))
+                .after(summary(&after));
+            self.audit(&mut tx, entry).await?;
             tx.commit().await?;
             self.outbox.wake();
         }
-        Ok(SandboxView { row: after, role: Role::Owner })
+        Ok(SandboxView {
+            row: after,
+            role: Role::Owner,
+        })
     }
 
     /// Removes the sandbox now and, through the queue, everything other services keep in it.
     pub(crate) async fn destroy_sandbox(&self, context: &CallContext, id: &SandboxId) -> Result<()> {
         let user_id = person(context)?;
         let mut tx = self.db.begin().await?;
-        let before = match self.require(&mut tx, context, id, AccessClass::Destroy).await {
+        let before = match self
+            .require_for_change(&mut tx, context, id, AccessClass::Destroy)
+            .await
+        {
             Ok(row) => row.sandbox,
             Err(error) if error.code() == ErrorCode::NotFound => {
-                return if store::audit::was_destroyed_by(&mut tx, user_id, id).await? { Ok(()) } else { Err(error) };
+                return if store::audit::was_destroyed_by(&mut tx, user_id, id).await? {
+                    Ok(())
+                } else {
+                    Err(error)
+                };
             }
             Err(error) => return Err(error),
         };
@@ -239,8 +291,10 @@ impl App {
             self.outbox.add(&mut tx, &message).await?;
         }
         self.announce_revocation(&mut tx, None, Some(id)).await?;
-        let entry = Entry::new("sandbox.destroy", id.as_str()).sandbox(id).before(summary(&before));
-        self.audit(&mut tx, context, entry).await?;
+        let entry = Record::new(context, "sandbox.destroy", id.as_str())
+            .sandbox(id)
+            .before(summary(&before));
+        self.audit(&mut tx, entry).await?;
         tx.commit().await?;
         self.outbox.wake();
         Ok(())
@@ -251,12 +305,17 @@ impl App {
         &self,
         context: &CallContext,
         id: &SandboxId,
-        before: Option<&str>,
+        before: Option<&AuditId>,
         limit: u32,
     ) -> Result<Vec<store::audit::AuditRow>> {
         let mut conn = self.db.read().await?;
         self.require(&mut conn, context, id, AccessClass::Grant).await?;
-        let limit = i64::from(limit.clamp(1, 200));
+        let limit = if limit == 0 {
+            DEFAULT_AUDIT_RECORDS
+        } else {
+            limit.min(MAX_AUDIT_RECORDS)
+        };
+        let limit = i64::from(limit);
         Ok(store::audit::list(&mut conn, id, before, limit).await?)
     }
 }
@@ -271,7 +330,7 @@ fn summary(row: &SandboxRow) -> Value {
             "metadata": row.metadata.0 })
 }
 
-fn name_taken(error: copass_store::Error) -> Error {
+pub(crate) fn name_taken(error: copass_store::Error) -> Error {
     if error.is_unique_violation() {
         Error::conflict("a sandbox with this name and owner_id exists already; choose another name")
     } else {

@@ -8,8 +8,7 @@ use std::{sync::Arc, time::Duration};
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use chrono::{DateTime, Utc};
 use copass_errors::{Error, Result};
-use copass_runtime::{MasterKey, config::Auth};
-use copass_runtime::clock;
+use copass_runtime::{MasterKey, clock, config::Auth};
 use copass_store::Db;
 use copass_types::UserId;
 use ed25519_dalek::{SigningKey, pkcs8::EncodePrivateKey as _};
@@ -57,6 +56,35 @@ pub(crate) struct Tokens {
     access_ttl: Duration,
     rotation: Duration,
     keys: RwLock<KeySet>,
+    making: tokio::sync::Mutex<()>,
+}
+
+/// Signs tokens under one key.
+pub(crate) struct TokenSigner {
+    key: Arc<LoadedKey>,
+    access_ttl: Duration,
+}
+
+impl TokenSigner {
+    /// A token for the person's login; returns it with the instant at which it ends.
+    pub(crate) fn issue(&self, user: &UserId, family: &str, email: &str) -> Result<(String, DateTime<Utc>)> {
+        let now = clock::now();
+        let expires_at = now + self.access_ttl;
+        let claims = Claims {
+            sub: user.clone(),
+            iss: ISSUER.to_owned(),
+            iat: now.timestamp(),
+            exp: expires_at.timestamp(),
+            sid: family.to_owned(),
+            email: Some(email.to_owned()),
+        };
+        let header = Header {
+            kid: Some(self.key.id.clone()),
+            ..Header::new(Algorithm::EdDSA)
+        };
+        let token = jsonwebtoken::encode(&header, &claims, &self.key.encoding).map_err(Error::internal)?;
+        Ok((token, expires_at))
+    }
 }
 
 impl Tokens {
@@ -67,30 +95,22 @@ impl Tokens {
             access_ttl: config.access_token_ttl,
             rotation: config.signing_key_rotation,
             keys: RwLock::default(),
+            making: tokio::sync::Mutex::default(),
         }
     }
 
-    /// A token for the person's login; returns it with the instant at which it ends.
-    pub(crate) async fn issue(&self, user: &UserId, family: &str, email: Option<&str>) -> Result<(String, DateTime<Utc>)> {
-        let key = self.signing_key().await?;
-        let now = clock::now();
-        let expires_at = now + self.access_ttl;
-        let claims = Claims {
-            sub: user.clone(),
-            iss: ISSUER.to_owned(),
-            iat: now.timestamp(),
-            exp: expires_at.timestamp(),
-            sid: family.to_owned(),
-            email: email.map(str::to_owned),
-        };
-        let header = Header { kid: Some(key.id.clone()), ..Header::new(Algorithm::EdDSA) };
-        let token = jsonwebtoken::encode(&header, &claims, &key.encoding).map_err(Error::internal)?;
-        Ok((token, expires_at))
+    /// What signs tokens now. Fetched before a login is written, so that nothing can fail after it was.
+    pub(crate) async fn signer(&self) -> Result<TokenSigner> {
+        Ok(TokenSigner {
+            key: self.signing_key().await?,
+            access_ttl: self.access_ttl,
+        })
     }
 
     /// The claims of a token that one of our keys signed and that has not ended.
     pub(crate) async fn verify(&self, token: &str) -> Result<Claims> {
-        let malformed = || Error::unauthorized("the credential is neither an API key (olk_…) nor an access token of this server");
+        let malformed =
+            || Error::unauthorized("the credential is neither an API key (olk_…) nor an access token of this server");
         let header = jsonwebtoken::decode_header(token).map_err(|_| malformed())?;
         if header.alg != Algorithm::EdDSA {
             return Err(malformed());
@@ -100,23 +120,27 @@ impl Tokens {
         let mut validation = Validation::new(Algorithm::EdDSA);
         validation.set_issuer(&[ISSUER]);
         validation.set_required_spec_claims(&["exp", "sub", "iss"]);
-        validation.leeway = 0;
-        jsonwebtoken::decode::<Claims>(token, &key.decoding, &validation).map(|data| data.claims).map_err(|error| {
-            if matches!(error.kind(), jsonwebtoken::errors::ErrorKind::ExpiredSignature) {
-                Error::unauthorized("the access token has expired; refresh it or log in again")
-            } else {
-                malformed()
-            }
-        })
+        // Checked below: the library takes a token for good in the very second of its end.
+        validation.validate_exp = false;
+        let claims = jsonwebtoken::decode::<Claims>(token, &key.decoding, &validation)
+            .map_err(|_| malformed())?
+            .claims;
+        if claims.exp <= clock::now().timestamp() {
+            return Err(Error::unauthorized(
+                "the access token has expired; refresh it or log in again",
+            ));
+        }
+        Ok(claims)
     }
 
-    /// Retires keys whose last token has ended.
+    /// Retires keys whose last token has ended, and forgets those that were retired elsewhere.
     pub(crate) async fn retire_old_keys(&self) -> Result<()> {
         let now = clock::now();
         let mut tx = self.db.begin().await?;
-        login::retire_signing_keys_before(&mut tx, now - self.rotation - self.access_ttl - self.access_ttl, now).await?;
+        login::retire_signing_keys_before(&mut tx, now - self.rotation - self.access_ttl - self.access_ttl, now)
+            .await?;
         tx.commit().await?;
-        Ok(())
+        self.reload().await
     }
 
     async fn signing_key(&self) -> Result<Arc<LoadedKey>> {
@@ -125,13 +149,20 @@ impl Tokens {
         if let Some(key) = self.keys.read().keys.first().filter(|key| fresh(key)) {
             return Ok(key.clone());
         }
+        // One at a time: logins at the moment of a rotation make one key, not one each.
+        let _making = self.making.lock().await;
         self.reload().await?;
         if let Some(key) = self.keys.read().keys.first().filter(|key| fresh(key)) {
             return Ok(key.clone());
         }
         self.add_key().await?;
         self.reload().await?;
-        self.keys.read().keys.first().cloned().ok_or_else(|| Error::internal("no signing key after making one"))
+        self.keys
+            .read()
+            .keys
+            .first()
+            .cloned()
+            .ok_or_else(|| Error::internal("no signing key after making one"))
     }
 
     async fn verifying_key(&self, kid: &str) -> Result<Option<Arc<LoadedKey>>> {
@@ -152,7 +183,10 @@ impl Tokens {
         let document = key.to_pkcs8_der().map_err(|error| Error::internal(error.to_string()))?;
         let row = SigningKeyRow {
             id: format!("sk_{}", ulid::Ulid::generate()),
-            sealed_private_key: self.master_key.seal(SEAL_PURPOSE, document.as_bytes()).map_err(Error::internal)?,
+            sealed_private_key: self
+                .master_key
+                .seal(SEAL_PURPOSE, document.as_bytes())
+                .map_err(Error::internal)?,
             public_key: BASE64_URL_SAFE_NO_PAD.encode(key.verifying_key().as_bytes()),
             created_at: clock::now(),
         };
@@ -184,7 +218,10 @@ impl Tokens {
                 decoding: DecodingKey::from_ed_components(&row.public_key).map_err(Error::internal)?,
             }));
         }
-        *self.keys.write() = KeySet { keys, loaded_at: Some(clock::now()) };
+        *self.keys.write() = KeySet {
+            keys,
+            loaded_at: Some(clock::now()),
+        };
         Ok(())
     }
 }

@@ -18,10 +18,13 @@ use crate::{
     tools::{Catalogue, SYSTEM_PROMPT},
 };
 
+/// A refused tool call in the audit log.
+const TOOL_ACTION: &str = "concierge.call_tool";
 /// The Concierge's name as a system agent.
 const SYSTEM_AGENT: &str = "concierge";
 const MAX_TURNS: u32 = 25;
-const DEFAULT_TIMEOUT_MS: u32 = 600_000;
+/// A turn ends after ten minutes, whatever the caller wishes.
+const MAX_TIMEOUT_MS: u32 = 600_000;
 
 pub(crate) struct Chats {
     app: Arc<App>,
@@ -32,7 +35,11 @@ pub(crate) struct Chats {
 impl Chats {
     pub(crate) fn new(app: Arc<App>, deps: &Deps) -> Self {
         let runs = RunServiceClient::new(deps.agent_runner.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES);
-        Self { catalogue: Catalogue::new(app.clone(), deps), app, runs }
+        Self {
+            catalogue: Catalogue::new(app.clone(), deps),
+            app,
+            runs,
+        }
     }
 }
 
@@ -44,14 +51,30 @@ impl ConciergeService for Chats {
         let context = CallContext::of(&request)?;
         let message = request.into_inner();
         let sandbox_id: SandboxId = convert::id(&message.sandbox_id, "sandbox")?;
-        let outcome = self.app.refresh_access(&context, &sandbox_id).await.and_then(|context| {
-            context.principal.require(&sandbox_id, AccessClass::Run)?;
-            Ok(context)
-        });
-        let context =
-            self.app.audit_denial(&context, "concierge.chat", sandbox_id.as_str(), Some(&sandbox_id), outcome).await?;
+        let outcome = self
+            .app
+            .refresh_access(&context, &sandbox_id)
+            .await
+            .and_then(|context| {
+                context.principal.require(&sandbox_id, AccessClass::Run)?;
+                Ok(context)
+            });
+        let context = self
+            .app
+            .audit_denial(
+                &context,
+                "concierge.chat",
+                sandbox_id.as_str(),
+                Some(&sandbox_id),
+                outcome,
+            )
+            .await?;
         check_message(&message.message)?;
-        let role = context.principal.require(&sandbox_id, AccessClass::Run).map_err(Error::from)?.role;
+        let role = context
+            .principal
+            .require(&sandbox_id, AccessClass::Run)
+            .map_err(Error::from)?
+            .role;
         let turn = StartSystemTurnRequest {
             sandbox_id: message.sandbox_id,
             system_agent: SYSTEM_AGENT.to_owned(),
@@ -61,7 +84,11 @@ impl ConciergeService for Chats {
             tools: self.catalogue.specs(role),
             limits: Some(RunLimits {
                 max_turns: MAX_TURNS,
-                timeout_ms: if message.timeout_ms == 0 { DEFAULT_TIMEOUT_MS } else { message.timeout_ms },
+                timeout_ms: if message.timeout_ms == 0 {
+                    MAX_TIMEOUT_MS
+                } else {
+                    message.timeout_ms.min(MAX_TIMEOUT_MS)
+                },
             }),
         };
         // The stream is passed through as it is: dropping it here drops it there, which cancels the run.
@@ -73,22 +100,36 @@ impl ConciergeService for Chats {
         let context = CallContext::of(&request)?;
         let message = request.into_inner();
         let sandbox_id: SandboxId = convert::id(&message.sandbox_id, "sandbox")?;
-        if context.principal.run_id.as_ref().is_none_or(|run_id| run_id.as_str() != message.run_id) {
-            return Err(Error::forbidden("a tool is called on behalf of a run").into());
+        if context
+            .principal
+            .run_id
+            .as_ref()
+            .is_none_or(|run_id| run_id.as_str() != message.run_id)
+        {
+            let outcome = Err(Error::forbidden("a tool is called on behalf of a run"));
+            return Ok(self
+                .app
+                .audit_denial(&context, TOOL_ACTION, &message.name, None, outcome)
+                .await?);
         }
         let outcome = match self.app.refresh_access(&context, &sandbox_id).await {
-            Ok(context) => {
-                let outcome =
-                    self.catalogue.call(&context, &sandbox_id, &message.name, &message.arguments_json).await;
-                self.app
-                    .audit_denial(&context, "concierge.call_tool", &message.name, Some(&sandbox_id), outcome)
+            Ok(fresh) => {
+                self.catalogue
+                    .call(&fresh, &sandbox_id, &message.name, &message.arguments_json)
                     .await
             }
             Err(error) => Err(error),
         };
+        let outcome = self
+            .app
+            .audit_denial(&context, TOOL_ACTION, &message.name, Some(&sandbox_id), outcome)
+            .await;
         Ok(Response::new(match outcome {
-            Ok(result) => pb::CallToolResponse { result_json: result.to_string(), error: None },
-            Err(error) => failure(&error),
+            Ok(result) => pb::CallToolResponse {
+                result_json: result.to_string(),
+                error: None,
+            },
+            Err(error) => failure(&error, self.catalogue.tells_errors(&message.name)),
         }))
     }
 }
@@ -97,12 +138,11 @@ fn check_message(message: &str) -> Result<(), Error> {
     if message.trim().is_empty() {
         return Err(Error::invalid_field("message", "must not be empty"));
     }
-    validate::length(message, validate::MESSAGE_MAX_CHARS)
-        .map_err(|problem| Error::invalid_field("message", problem))
+    validate::length(message, validate::MESSAGE_MAX_CHARS).map_err(|problem| Error::invalid_field("message", problem))
 }
 
-/// A failed tool call: the error object of `tools.md` 1 and the text for the frame.
-fn failure(error: &Error) -> pb::CallToolResponse {
+/// A failed tool call: the error object of `tools.md` 1, for the tools whose results have one, and the text for the frame.
+fn failure(error: &Error, in_result: bool) -> pb::CallToolResponse {
     if let Some(cause) = error.cause_chain() {
         tracing::warn!(%error, cause, "tool failed");
     }
@@ -116,6 +156,12 @@ fn failure(error: &Error) -> pb::CallToolResponse {
         ErrorCode::ProviderError | ErrorCode::ProviderNotConfigured => "provider_error",
         _ => "internal_error",
     };
-    let result = serde_json::json!({ "error": code, "detail": error.detail() });
-    pb::CallToolResponse { result_json: result.to_string(), error: Some(format!("{code}: {}", error.detail())) }
+    let result = match in_result {
+        true => serde_json::json!({ "error": code, "detail": error.detail() }),
+        false => serde_json::json!({}),
+    };
+    pb::CallToolResponse {
+        result_json: result.to_string(),
+        error: Some(format!("{code}: {}", error.detail())),
+    }
 }

@@ -45,7 +45,10 @@ impl IdentityService for Identity {
         let context = CallContext::of(&request)?;
         service_only(&context)?;
         let message = request.get_ref();
-        let session = self.app.verify_login_code(&context, &message.email, &message.code).await?;
+        let session = self
+            .app
+            .verify_login_code(&context, &message.email, &message.code)
+            .await?;
         Ok(Response::new(session.into()))
     }
 
@@ -55,7 +58,10 @@ impl IdentityService for Identity {
     ) -> Result<Response<pb::SessionResponse>, Status> {
         let context = CallContext::of(&request)?;
         service_only(&context)?;
-        let session = self.app.refresh_session(&context, &request.get_ref().refresh_token).await?;
+        let session = self
+            .app
+            .refresh_session(&context, &request.get_ref().refresh_token)
+            .await?;
         Ok(Response::new(session.into()))
     }
 
@@ -65,7 +71,10 @@ impl IdentityService for Identity {
     ) -> Result<Response<pb::AuthenticateResponse>, Status> {
         service_only(&CallContext::of(&request)?)?;
         let message = request.get_ref();
-        let verified = self.app.authenticate(&message.credential, message.sandbox_id.as_deref()).await?;
+        let verified = self
+            .app
+            .authenticate(&message.credential, message.sandbox_id.as_deref())
+            .await?;
         Ok(Response::new(verified.into()))
     }
 
@@ -75,25 +84,31 @@ impl IdentityService for Identity {
     ) -> Result<Response<pb::Profile>, Status> {
         let context = CallContext::of(&request)?;
         let message = request.get_ref();
-        let profile = self
-            .app
-            .create_profile(&context, message.display_name.as_deref(), message.canonical_id.as_deref())
-            .await?;
+        let (name, canonical_id) = (message.display_name.as_deref(), message.canonical_id.as_deref());
+        let outcome = self.app.create_profile(&context, name, canonical_id).await;
+        let profile = self.app.audit_own(&context, "profile.create", outcome).await?;
         Ok(Response::new(profile.into()))
     }
 
     async fn get_profile(&self, request: Request<pb::GetProfileRequest>) -> Result<Response<pb::Profile>, Status> {
-        Ok(Response::new(self.app.get_profile(&CallContext::of(&request)?).await?.into()))
+        let context = CallContext::of(&request)?;
+        let outcome = self.app.get_profile(&context).await;
+        Ok(Response::new(
+            self.app.audit_own(&context, "profile.get", outcome).await?.into(),
+        ))
     }
 
     async fn get_handle(&self, request: Request<pb::GetHandleRequest>) -> Result<Response<pb::HandleResponse>, Status> {
-        let copass_id = self.app.get_handle(&CallContext::of(&request)?).await?;
+        let context = CallContext::of(&request)?;
+        let outcome = self.app.get_handle(&context).await;
+        let copass_id = self.app.audit_own(&context, "handle.get", outcome).await?;
         Ok(Response::new(pb::HandleResponse { copass_id }))
     }
 
     async fn set_handle(&self, request: Request<pb::SetHandleRequest>) -> Result<Response<pb::HandleResponse>, Status> {
         let context = CallContext::of(&request)?;
-        let copass_id = self.app.set_handle(&context, &request.get_ref().copass_id).await?;
+        let outcome = self.app.set_handle(&context, &request.get_ref().copass_id).await;
+        let copass_id = self.app.audit_own(&context, "handle.set", outcome).await?;
         Ok(Response::new(pb::HandleResponse { copass_id }))
     }
 
@@ -101,7 +116,9 @@ impl IdentityService for Identity {
         &self,
         request: Request<pb::DeleteHandleRequest>,
     ) -> Result<Response<pb::HandleResponse>, Status> {
-        let copass_id = self.app.delete_handle(&CallContext::of(&request)?).await?;
+        let context = CallContext::of(&request)?;
+        let outcome = self.app.delete_handle(&context).await;
+        let copass_id = self.app.audit_own(&context, "handle.set", outcome).await?;
         Ok(Response::new(pb::HandleResponse { copass_id }))
     }
 
@@ -111,9 +128,16 @@ impl IdentityService for Identity {
     ) -> Result<Response<pb::CreatedApiKey>, Status> {
         let context = CallContext::of(&request)?;
         let message = request.get_ref();
-        let key = self.app.create_api_key(&context, &message.name, message.expires_in_days).await?;
+        let outcome = self
+            .app
+            .create_api_key(&context, &message.name, message.expires_in_days)
+            .await;
+        let key = self.app.audit_own(&context, "api_key.create", outcome).await?;
         let plaintext = key.secret.expose().to_owned();
-        Ok(Response::new(pb::CreatedApiKey { key: Some(key.row.into()), plaintext }))
+        Ok(Response::new(pb::CreatedApiKey {
+            key: Some(key.row.into()),
+            plaintext,
+        }))
     }
 
     async fn list_api_keys(
@@ -122,8 +146,14 @@ impl IdentityService for Identity {
     ) -> Result<Response<pb::ListApiKeysResponse>, Status> {
         let context = CallContext::of(&request)?;
         let message = request.get_ref();
-        let rows = self.app.list_api_keys(&context, &message.kinds, message.include_revoked).await?;
-        Ok(Response::new(pb::ListApiKeysResponse { keys: rows.into_iter().map(Into::into).collect() }))
+        let outcome = self
+            .app
+            .list_api_keys(&context, &message.kinds, message.include_revoked)
+            .await;
+        let rows = self.app.audit_own(&context, "api_key.list", outcome).await?;
+        Ok(Response::new(pb::ListApiKeysResponse {
+            keys: rows.into_iter().map(Into::into).collect(),
+        }))
     }
 
     async fn revoke_api_key(
@@ -136,8 +166,14 @@ impl IdentityService for Identity {
             Ok(key_id) => self.app.revoke_api_key(&context, &key_id).await,
             Err(error) => Err(error),
         };
-        let row = self.app.audit_denial(&context, "api_key.revoke", &id, None, outcome).await?;
-        Ok(Response::new(pb::RevokeApiKeyResponse { id: row.id, name: row.name }))
+        let row = self
+            .app
+            .audit_denial(&context, "api_key.revoke", &id, None, outcome)
+            .await?;
+        Ok(Response::new(pb::RevokeApiKeyResponse {
+            id: row.id,
+            name: row.name,
+        }))
     }
 }
 

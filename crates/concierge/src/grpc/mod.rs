@@ -6,21 +6,36 @@ pub(crate) mod sandbox;
 
 use copass_errors::{Error, Result};
 use copass_proto::convert;
+use copass_runtime::CallContext;
 use copass_store::idempotency::KeyedRequest;
-use copass_types::UserId;
+use copass_types::{ConnectionId, UserId};
 use prost::Message;
 use prost_types::Timestamp;
 use serde_json::Value;
 
-/// The keyed request of a person, when the client sent an `Idempotency-Key`. The key itself is not part of the content.
+/// The keyed request of a caller, when the client sent an `Idempotency-Key`. The key itself is not part of the content.
+/// Callers do not share answers, nor do a person and somebody with a key of one of their grants.
 fn keyed<M: Message>(
-    user_id: Option<&UserId>,
+    context: &CallContext,
     operation: &str,
     key: Option<String>,
     content: &M,
-) -> Option<KeyedRequest> {
-    let scope = format!("{operation}:{}", user_id.map(UserId::as_str).unwrap_or_default());
-    key.map(|key| KeyedRequest::new(scope, key, &content.encode_to_vec()))
+) -> Result<Option<KeyedRequest>> {
+    let principal = &context.principal;
+    let person = principal.user_id.as_ref().map(UserId::as_str).unwrap_or_default();
+    let grant = principal
+        .connection_id
+        .as_ref()
+        .map(ConnectionId::as_str)
+        .unwrap_or_default();
+    let scope = format!("{operation}:{person}:{grant}");
+    key.map(|key| KeyedRequest::checked(scope, key, &content.encode_to_vec()))
+        .transpose()
+}
+
+/// A first answer as it was kept.
+fn decode<M: Message + Default>(answer: &[u8]) -> Result<M> {
+    M::decode(answer).map_err(Error::internal)
 }
 
 fn json_object(field: &str, text: Option<String>) -> Result<Option<Value>> {

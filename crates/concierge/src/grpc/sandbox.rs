@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use copass_errors::{Error, ErrorCode};
+use copass_errors::{Error, FieldProblem};
 use copass_proto::{
     convert,
     sandbox::{self as pb, sandbox_service_server::SandboxService},
@@ -12,7 +12,7 @@ use copass_types::SandboxId;
 use prost::Message as _;
 use tonic::{Request, Response, Status};
 
-use super::{json_object, keyed, optional_timestamp};
+use super::{decode, json_object, keyed, optional_timestamp};
 use crate::{
     app::{
         App,
@@ -45,7 +45,7 @@ impl SandboxService for Sandboxes {
         let context = CallContext::of(&request)?;
         let mut message = request.into_inner();
         let key = message.idempotency_key.take();
-        let keyed = keyed(context.principal.user_id.as_ref(), "sandbox.create", key, &message);
+        let keyed = keyed(&context, "sandbox.create", key, &message)?;
         let new = NewSandbox {
             name: message.name,
             owner_id: message.owner_id,
@@ -53,25 +53,21 @@ impl SandboxService for Sandboxes {
             metadata: json_object("metadata", message.metadata_json)?,
         };
         let encode = |view: &SandboxView| pb::Sandbox::from(view.clone()).encode_to_vec();
-        let Some(keyed) = keyed else {
-            return Ok(Response::new(self.app.create_sandbox(&context, new, None, encode).await?.into()));
+        let work = async {
+            Ok(self
+                .app
+                .create_sandbox(&context, new, keyed.as_ref(), encode)
+                .await?
+                .into())
         };
-        if let Some(answer) = self.app.idempotency.replay(&keyed).await? {
-            return Ok(Response::new(pb::Sandbox::decode(answer.as_slice()).map_err(Error::internal)?));
-        }
-        match self.app.create_sandbox(&context, new, Some(&keyed), encode).await {
-            Ok(view) => Ok(Response::new(view.into())),
-            // Somebody with the same key was faster: theirs is the answer.
-            Err(error) if matches!(error.code(), ErrorCode::IdempotencyConflict | ErrorCode::Conflict) => {
-                match self.app.idempotency.replay(&keyed).await? {
-                    Some(answer) => {
-                        Ok(Response::new(pb::Sandbox::decode(answer.as_slice()).map_err(Error::internal)?))
-                    }
-                    None => Err(error.into()),
-                }
-            }
-            Err(error) => Err(error.into()),
-        }
+        let outcome = self
+            .app
+            .idempotency
+            .once(keyed.as_ref(), decode::<pb::Sandbox>, work)
+            .await;
+        Ok(Response::new(
+            self.app.audit_own(&context, "sandbox.create", outcome).await?,
+        ))
     }
 
     async fn list_sandboxes(
@@ -80,16 +76,24 @@ impl SandboxService for Sandboxes {
     ) -> Result<Response<pb::ListSandboxesResponse>, Status> {
         let context = CallContext::of(&request)?;
         let message = request.get_ref();
-        let views =
-            self.app.list_sandboxes(&context, message.status.as_deref(), message.owner_id.as_deref()).await?;
-        Ok(Response::new(pb::ListSandboxesResponse { sandboxes: views.into_iter().map(Into::into).collect() }))
+        let outcome = self
+            .app
+            .list_sandboxes(&context, message.status.as_deref(), message.owner_id.as_deref())
+            .await;
+        let views = self.app.audit_own(&context, "sandbox.list", outcome).await?;
+        Ok(Response::new(pb::ListSandboxesResponse {
+            sandboxes: views.into_iter().map(Into::into).collect(),
+        }))
     }
 
     async fn get_sandbox(&self, request: Request<pb::GetSandboxRequest>) -> Result<Response<pb::Sandbox>, Status> {
         let context = CallContext::of(&request)?;
         let id = sandbox_id(&request.get_ref().sandbox_id)?;
         let outcome = self.app.get_sandbox(&context, &id).await;
-        let view = self.app.audit_denial(&context, "sandbox.get", id.as_str(), Some(&id), outcome).await?;
+        let view = self
+            .app
+            .audit_denial(&context, "sandbox.get", id.as_str(), Some(&id), outcome)
+            .await?;
         Ok(Response::new(view.into()))
     }
 
@@ -101,8 +105,14 @@ impl SandboxService for Sandboxes {
         let message = request.into_inner();
         let id = sandbox_id(&message.sandbox_id)?;
         let metadata = json_object("metadata", message.metadata_json)?;
-        let outcome = self.app.update_sandbox(&context, &id, message.name.as_deref(), metadata).await;
-        let view = self.app.audit_denial(&context, "sandbox.update", id.as_str(), Some(&id), outcome).await?;
+        let outcome = self
+            .app
+            .update_sandbox(&context, &id, message.name.as_deref(), metadata)
+            .await;
+        let view = self
+            .app
+            .audit_denial(&context, "sandbox.update", id.as_str(), Some(&id), outcome)
+            .await?;
         Ok(Response::new(view.into()))
     }
 
@@ -114,7 +124,10 @@ impl SandboxService for Sandboxes {
         let message = request.get_ref();
         let id = sandbox_id(&message.sandbox_id)?;
         let outcome = self.app.change_sandbox_status(&context, &id, &message.status).await;
-        let view = self.app.audit_denial(&context, "sandbox.change_status", id.as_str(), Some(&id), outcome).await?;
+        let view = self
+            .app
+            .audit_denial(&context, "sandbox.change_status", id.as_str(), Some(&id), outcome)
+            .await?;
         Ok(Response::new(view.into()))
     }
 
@@ -125,7 +138,9 @@ impl SandboxService for Sandboxes {
         let context = CallContext::of(&request)?;
         let id = sandbox_id(&request.get_ref().sandbox_id)?;
         let outcome = self.app.destroy_sandbox(&context, &id).await;
-        self.app.audit_denial(&context, "sandbox.destroy", id.as_str(), Some(&id), outcome).await?;
+        self.app
+            .audit_denial(&context, "sandbox.destroy", id.as_str(), Some(&id), outcome)
+            .await?;
         Ok(Response::new(pb::DestroySandboxResponse {}))
     }
 
@@ -136,7 +151,7 @@ impl SandboxService for Sandboxes {
         let context = CallContext::of(&request)?;
         let mut message = request.into_inner();
         let key = message.idempotency_key.take();
-        let keyed = keyed(context.principal.user_id.as_ref(), "connection.create", key, &message);
+        let keyed = keyed(&context, "connection.create", key, &message)?;
         let id = sandbox_id(&message.sandbox_id)?;
         let expires_at = message
             .expires_at
@@ -153,20 +168,24 @@ impl SandboxService for Sandboxes {
             expires_at,
         };
         let encode = |row: &ConnectionRow| pb::Connection::from(row.clone()).encode_to_vec();
-        if let Some(keyed) = &keyed
-            && let Some(answer) = self.app.idempotency.replay(keyed).await?
-        {
-            return Ok(Response::new(pb::Connection::decode(answer.as_slice()).map_err(Error::internal)?));
-        }
-        let outcome = self.app.create_connection(&context, &id, new, keyed.as_ref(), encode).await;
-        if let (Err(error), Some(keyed)) = (&outcome, &keyed)
-            && error.code() == ErrorCode::IdempotencyConflict
-            && let Some(answer) = self.app.idempotency.replay(keyed).await?
-        {
-            return Ok(Response::new(pb::Connection::decode(answer.as_slice()).map_err(Error::internal)?));
-        }
-        let row = self.app.audit_denial(&context, "connection.create", id.as_str(), Some(&id), outcome).await?;
-        Ok(Response::new(row.into()))
+        let work = async {
+            Ok(self
+                .app
+                .create_connection(&context, &id, new, keyed.as_ref(), encode)
+                .await?
+                .into())
+        };
+        let outcome = self
+            .app
+            .idempotency
+            .once(keyed.as_ref(), decode::<pb::Connection>, work)
+            .await;
+        let target = id.as_str();
+        Ok(Response::new(
+            self.app
+                .audit_denial(&context, "connection.create", target, Some(&id), outcome)
+                .await?,
+        ))
     }
 
     async fn list_connections(
@@ -177,8 +196,13 @@ impl SandboxService for Sandboxes {
         let message = request.get_ref();
         let id = sandbox_id(&message.sandbox_id)?;
         let outcome = self.app.list_connections(&context, &id, message.include_revoked).await;
-        let rows = self.app.audit_denial(&context, "connection.list", id.as_str(), Some(&id), outcome).await?;
-        Ok(Response::new(pb::ListConnectionsResponse { connections: rows.into_iter().map(Into::into).collect() }))
+        let rows = self
+            .app
+            .audit_denial(&context, "connection.list", id.as_str(), Some(&id), outcome)
+            .await?;
+        Ok(Response::new(pb::ListConnectionsResponse {
+            connections: rows.into_iter().map(Into::into).collect(),
+        }))
     }
 
     async fn revoke_connection(
@@ -193,8 +217,14 @@ impl SandboxService for Sandboxes {
             Err(error) => Err(error),
         };
         let target = &message.connection_id;
-        let cascaded_keys = self.app.audit_denial(&context, "connection.revoke", target, Some(&id), outcome).await?;
-        Ok(Response::new(pb::RevokeConnectionResponse { connection_id: message.connection_id, cascaded_keys }))
+        let cascaded_keys = self
+            .app
+            .audit_denial(&context, "connection.revoke", target, Some(&id), outcome)
+            .await?;
+        Ok(Response::new(pb::RevokeConnectionResponse {
+            connection_id: message.connection_id,
+            cascaded_keys,
+        }))
     }
 
     async fn spawn_connection_key(
@@ -209,7 +239,10 @@ impl SandboxService for Sandboxes {
             Err(error) => Err(error),
         };
         let target = &message.connection_id;
-        let key = self.app.audit_denial(&context, "connection.key_create", target, Some(&id), outcome).await?;
+        let key = self
+            .app
+            .audit_denial(&context, "connection.key_create", target, Some(&id), outcome)
+            .await?;
         Ok(Response::new(pb::SpawnedConnectionKey {
             plaintext: key.secret.expose().to_owned(),
             api_key_id: key.row.id,
@@ -225,10 +258,25 @@ impl SandboxService for Sandboxes {
         let context = CallContext::of(&request)?;
         let message = request.get_ref();
         let id = sandbox_id(&message.sandbox_id)?;
-        let outcome =
-            self.app.list_audit_records(&context, &id, message.before.as_deref(), message.limit).await;
-        let rows = self.app.audit_denial(&context, "audit.list", id.as_str(), Some(&id), outcome).await?;
-        Ok(Response::new(pb::ListAuditRecordsResponse { records: rows.into_iter().map(Into::into).collect() }))
+        let before = message.before.as_deref().map(|before| {
+            let unknown = || FieldProblem::query("before", "must be the id of a record, au_…");
+            before.parse().map_err(|_| Error::invalid(vec![unknown()]))
+        });
+        let outcome = match before.transpose() {
+            Ok(before) => {
+                self.app
+                    .list_audit_records(&context, &id, before.as_ref(), message.limit)
+                    .await
+            }
+            Err(error) => Err(error),
+        };
+        let rows = self
+            .app
+            .audit_denial(&context, "audit.list", id.as_str(), Some(&id), outcome)
+            .await?;
+        Ok(Response::new(pb::ListAuditRecordsResponse {
+            records: rows.into_iter().map(Into::into).collect(),
+        }))
     }
 }
 

@@ -78,12 +78,7 @@ pub(crate) async fn list(conn: &mut impl AsConn, sandbox_id: &SandboxId) -> Resu
     )
 }
 
-pub(crate) async fn revoke(
-    tx: &mut Tx,
-    sandbox_id: &SandboxId,
-    id: &ConnectionId,
-    now: DateTime<Utc>,
-) -> Result<bool> {
+pub(crate) async fn revoke(tx: &mut Tx, sandbox_id: &SandboxId, id: &ConnectionId, now: DateTime<Utc>) -> Result<bool> {
     let rows = execute!(
         *tx,
         "update connections set revoked_at = $3 where sandbox_id = $1 and id = $2 and revoked_at is null",

@@ -1,13 +1,27 @@
 //! Login codes, refresh tokens and signing keys.
 
 use chrono::{DateTime, Utc};
-use copass_store::{AsConn, Result, Tx, execute, fetch_all, fetch_one, fetch_optional};
+use copass_store::{AsConn, Dialect, Result, Tx, execute, fetch_all, fetch_one, fetch_optional};
 use copass_types::UserId;
 
 #[derive(Debug, Clone, sqlx::FromRow)]
 pub(crate) struct CodeRow {
     pub(crate) id: String,
     pub(crate) code_hash: String,
+}
+
+/// Makes requests for one address go one after the other until the transaction ends, so that a count still holds when
+/// the row is written. There is no row to lock, so PostgreSQL takes an advisory lock; on SQLite a transaction has the
+/// one write lock already.
+pub(crate) async fn lock_address(tx: &mut Tx, email: &str) -> Result<()> {
+    if tx.dialect() == Dialect::Postgres {
+        execute!(
+            *tx,
+            "select pg_advisory_xact_lock(hashtextextended($1, 0))",
+            format!("login_codes/{email}")
+        )?;
+    }
+    Ok(())
 }
 
 pub(crate) async fn count_codes_since(conn: &mut impl AsConn, email: &str, since: DateTime<Utc>) -> Result<i64> {
@@ -41,7 +55,8 @@ pub(crate) async fn insert_code(
     Ok(())
 }
 
-/// Counts an attempt on the newest valid code of the address and returns it; `None` when there is none left.
+/// Counts an attempt on the newest code of the address and returns it; `None` when that one is used up or over. Older
+/// ones are good for nothing: a new code replaces them, also after it was used.
 pub(crate) async fn try_newest_code(
     tx: &mut Tx,
     email: &str,
@@ -52,9 +67,8 @@ pub(crate) async fn try_newest_code(
         *tx,
         CodeRow,
         "update login_codes set attempts = attempts + 1 where id = (\
-             select id from login_codes where email = $1 and consumed_at is null and expires_at > $2 \
-             order by created_at desc, id desc limit 1) \
-         and attempts < $3 and consumed_at is null returning id, code_hash",
+             select id from login_codes where email = $1 order by created_at desc, id desc limit 1) \
+         and expires_at > $2 and attempts < $3 and consumed_at is null returning id, code_hash",
         email,
         now,
         max_attempts,
@@ -63,8 +77,12 @@ pub(crate) async fn try_newest_code(
 
 /// Consumes the code; `false` when somebody else just did.
 pub(crate) async fn consume_code(tx: &mut Tx, id: &str, now: DateTime<Utc>) -> Result<bool> {
-    let rows =
-        execute!(*tx, "update login_codes set consumed_at = $2 where id = $1 and consumed_at is null", id, now)?;
+    let rows = execute!(
+        *tx,
+        "update login_codes set consumed_at = $2 where id = $1 and consumed_at is null",
+        id,
+        now
+    )?;
     Ok(rows == 1)
 }
 
@@ -78,7 +96,6 @@ pub(crate) struct RefreshRow {
     pub(crate) user_id: String,
     pub(crate) family_id: String,
     pub(crate) expires_at: DateTime<Utc>,
-    pub(crate) used_at: Option<DateTime<Utc>>,
     pub(crate) revoked_at: Option<DateTime<Utc>>,
 }
 
@@ -109,14 +126,19 @@ pub(crate) async fn find_refresh_token(tx: &mut Tx, token_hash: &str) -> Result<
     fetch_optional!(
         *tx,
         RefreshRow,
-        "select id, user_id, family_id, expires_at, used_at, revoked_at from refresh_tokens where token_hash = $1",
+        "select id, user_id, family_id, expires_at, revoked_at from refresh_tokens where token_hash = $1",
         token_hash,
     )
 }
 
 /// Marks the token used; `false` when it was used before, which means that it was stolen or replayed.
 pub(crate) async fn use_refresh_token(tx: &mut Tx, id: &str, now: DateTime<Utc>) -> Result<bool> {
-    let rows = execute!(*tx, "update refresh_tokens set used_at = $2 where id = $1 and used_at is null", id, now)?;
+    let rows = execute!(
+        *tx,
+        "update refresh_tokens set used_at = $2 where id = $1 and used_at is null",
+        id,
+        now
+    )?;
     Ok(rows == 1)
 }
 
@@ -130,15 +152,17 @@ pub(crate) async fn revoke_family(tx: &mut Tx, family_id: &str, now: DateTime<Ut
     Ok(())
 }
 
-/// Whether the login still stands: its family exists and was not revoked.
+/// Whether the login still stands: it has a token that was not revoked. A family is revoked whole and gets no token
+/// afterwards (both under the person's lock), so clean-up of old tokens never brings one back to life, and the first
+/// row that is found answers.
 pub(crate) async fn family_is_live(conn: &mut impl AsConn, family_id: &str) -> Result<bool> {
-    let (tokens, revoked) = fetch_one!(
+    let row = fetch_optional!(
         *conn,
-        (i64, i64),
-        "select count(*), count(revoked_at) from refresh_tokens where family_id = $1",
+        (String,),
+        "select id from refresh_tokens where family_id = $1 and revoked_at is null limit 1",
         family_id,
     )?;
-    Ok(tokens > 0 && revoked == 0)
+    Ok(row.is_some())
 }
 
 pub(crate) async fn delete_refresh_tokens_before(tx: &mut Tx, before: DateTime<Utc>) -> Result<u64> {

@@ -78,6 +78,36 @@ pub(crate) async fn project_exists(conn: &mut impl AsConn, sandbox_id: &SandboxI
     Ok(row.is_some())
 }
 
+/// The id of the account's sandbox with this key and name.
+pub(crate) async fn find_named(
+    conn: &mut impl AsConn,
+    user_id: &UserId,
+    owner_id: &str,
+    name: &str,
+) -> Result<Option<String>> {
+    let row = fetch_optional!(
+        *conn,
+        (String,),
+        "select id from sandboxes where user_id = $1 and owner_id = $2 and name = $3",
+        user_id.as_str(),
+        owner_id,
+        name,
+    )?;
+    Ok(row.map(|(id,)| id))
+}
+
+/// Makes changes to one sandbox go one after the other until the transaction ends. Only its owner's: nobody else can
+/// hold it up. Read what you decide on afterwards.
+pub(crate) async fn lock(tx: &mut Tx, owner: &UserId, id: &SandboxId) -> Result<()> {
+    execute!(
+        *tx,
+        "update sandboxes set updated_at = updated_at where user_id = $1 and id = $2",
+        owner.as_str(),
+        id.as_str(),
+    )?;
+    Ok(())
+}
+
 /// The sandbox as the person sees it: as its owner, or through the strongest grant that is live now.
 pub(crate) async fn find_visible(
     conn: &mut impl AsConn,
@@ -176,7 +206,11 @@ pub(crate) async fn set_status(
 
 /// Removes the sandbox; projects and grants go with it.
 pub(crate) async fn delete(tx: &mut Tx, owner: &UserId, id: &SandboxId) -> Result<bool> {
-    let rows =
-        execute!(*tx, "delete from sandboxes where user_id = $1 and id = $2", owner.as_str(), id.as_str())?;
+    let rows = execute!(
+        *tx,
+        "delete from sandboxes where user_id = $1 and id = $2",
+        owner.as_str(),
+        id.as_str()
+    )?;
     Ok(rows == 1)
 }

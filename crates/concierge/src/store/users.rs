@@ -81,7 +81,12 @@ pub(crate) async fn set_profile(
     Ok(())
 }
 
-pub(crate) async fn set_primary(tx: &mut Tx, id: &UserId, sandbox_id: &SandboxId, project_id: &ProjectId) -> Result<()> {
+pub(crate) async fn set_primary(
+    tx: &mut Tx,
+    id: &UserId,
+    sandbox_id: &SandboxId,
+    project_id: &ProjectId,
+) -> Result<()> {
     execute!(
         *tx,
         "update users set primary_sandbox_id = $2, default_project_id = $3 where id = $1",
@@ -101,13 +106,23 @@ pub(crate) async fn forget_primary_sandbox(tx: &mut Tx, sandbox_id: &SandboxId) 
     Ok(())
 }
 
-/// Serialises profile creation of one person, so that two first calls at once make one sandbox.
-pub(crate) async fn lock(tx: &mut Tx, id: &UserId, now: DateTime<Utc>) -> Result<()> {
-    execute!(*tx, "update users set updated_at = $2 where id = $1", id.as_str(), now)?;
+/// Makes changes to one person go one after the other until the transaction ends. Read what you decide on afterwards.
+pub(crate) async fn lock(tx: &mut Tx, id: &UserId) -> Result<()> {
+    execute!(
+        *tx,
+        "update users set updated_at = updated_at where id = $1",
+        id.as_str()
+    )?;
     Ok(())
 }
 
 pub(crate) async fn set_handle(tx: &mut Tx, id: &UserId, handle: Option<&str>, now: DateTime<Utc>) -> Result<()> {
-    execute!(*tx, "update users set handle = $2, updated_at = $3 where id = $1", id.as_str(), handle, now)?;
+    execute!(
+        *tx,
+        "update users set handle = $2, updated_at = $3 where id = $1",
+        id.as_str(),
+        handle,
+        now
+    )?;
     Ok(())
 }

@@ -55,11 +55,21 @@ impl Tool for ListAgents {
         json!({ "status": { "type": "string", "enum": ["active", "archived"], "description": "Only these; all when absent." } })
     }
 
+    fn tells_errors(&self) -> bool {
+        false
+    }
+
     async fn call(&self, context: ToolContext<'_>, arguments: Value) -> Result<Value> {
-        let request =
-            ListAgentsRequest { sandbox_id: context.sandbox_id.to_string(), status: text(&arguments, "status") };
+        let request = ListAgentsRequest {
+            sandbox_id: context.sandbox_id.to_string(),
+            status: text(&arguments, "status"),
+        };
         let mut agents = context.clients.agents.clone();
-        let list = agents.list_agents(context.call.request(request)).await.map_err(Error::from)?.into_inner();
+        let list = agents
+            .list_agents(context.call.request(request))
+            .await
+            .map_err(Error::from)?
+            .into_inner();
         let rows: Vec<Value> = list.agents.iter().map(row).collect();
         Ok(json!({ "count": rows.len(), "agents": rows }))
     }
@@ -93,7 +103,11 @@ impl Tool for GetAgent {
             slug: text(&arguments, "slug").unwrap_or_default(),
         };
         let mut agents = context.clients.agents.clone();
-        let agent = agents.get_agent(context.call.request(request)).await.map_err(Error::from)?.into_inner();
+        let agent = agents
+            .get_agent(context.call.request(request))
+            .await
+            .map_err(Error::from)?
+            .into_inner();
         let mut value = row(&agent);
         value["system_prompt"] = json!(agent.system_prompt);
         value["tool_allowlist"] = json!(agent.tool_allowlist);
@@ -157,15 +171,19 @@ impl Tool for CreateAgent {
                 backend: text(&arguments, "backend").unwrap_or_default(),
                 model: text(&arguments, "model").unwrap_or_default(),
                 temperature: arguments.get("temperature").and_then(Value::as_f64),
-                max_tokens: small_number(&arguments, "max_tokens"),
-                max_turns: small_number(&arguments, "max_turns"),
-                timeout_s: small_number(&arguments, "timeout_s"),
+                max_tokens: small_number(&arguments, "max_tokens")?,
+                max_turns: small_number(&arguments, "max_turns")?,
+                timeout_s: small_number(&arguments, "timeout_s")?,
                 compute_provider: text(&arguments, "compute_provider"),
             }),
             idempotency_key: None,
         };
         let mut agents = context.clients.agents.clone();
-        let agent = agents.create_agent(context.call.request(request)).await.map_err(Error::from)?.into_inner();
+        let agent = agents
+            .create_agent(context.call.request(request))
+            .await
+            .map_err(Error::from)?
+            .into_inner();
         Ok(json!({ "agent": {
             "agent_id": agent.agent_id,
             "slug": agent.slug,

@@ -39,8 +39,15 @@ impl Tool for ListApiKeys {
             .and_then(Value::as_array)
             .map(|kinds| kinds.iter().filter_map(Value::as_str).map(str::to_owned).collect())
             .unwrap_or_default();
-        let include_revoked = arguments.get("include_revoked").and_then(Value::as_bool).unwrap_or(false);
-        let rows = context.clients.app.list_api_keys(context.call, &kinds, include_revoked).await?;
+        let include_revoked = arguments
+            .get("include_revoked")
+            .and_then(Value::as_bool)
+            .unwrap_or(false);
+        let rows = context
+            .clients
+            .app
+            .list_api_keys(context.call, &kinds, include_revoked)
+            .await?;
         let keys: Vec<Value> = rows
             .iter()
             .map(|row| {

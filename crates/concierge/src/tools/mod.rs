@@ -13,7 +13,7 @@ mod triggers;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use copass_errors::{Error, FieldProblem, Result};
+use copass_errors::{Error, ErrorCode, FieldProblem, Result};
 use copass_proto::{
     Transport, agent::agent_service_client::AgentServiceClient, run::ToolSpec,
     run::run_service_client::RunServiceClient, source::source_service_client::SourceServiceClient,
@@ -63,6 +63,11 @@ pub(crate) trait Tool: Send + Sync {
         &[]
     }
 
+    /// Whether the contract's result has an error form; the other tools fail with an empty result and the frame's text.
+    fn tells_errors(&self) -> bool {
+        true
+    }
+
     async fn call(&self, context: ToolContext<'_>, arguments: Value) -> Result<Value>;
 }
 
@@ -94,7 +99,19 @@ impl Catalogue {
 
     /// The tools a role is offered.
     pub(crate) fn specs(&self, role: Role) -> Vec<ToolSpec> {
-        self.entries.iter().filter(|entry| offered(entry.tool.as_ref(), role)).map(|entry| entry.spec.clone()).collect()
+        self.entries
+            .iter()
+            .filter(|entry| offered(entry.tool.as_ref(), role))
+            .map(|entry| entry.spec.clone())
+            .collect()
+    }
+
+    /// Whether a failure of the tool is told in its result.
+    pub(crate) fn tells_errors(&self, name: &str) -> bool {
+        self.entries
+            .iter()
+            .find(|entry| entry.tool.name() == name)
+            .is_none_or(|entry| entry.tool.tells_errors())
     }
 
     /// Checks name, role and arguments again, then calls.
@@ -111,23 +128,40 @@ impl Catalogue {
             .entries
             .iter()
             .find(|entry| entry.tool.name() == name && offered(entry.tool.as_ref(), role))
-            .ok_or_else(|| Error::not_found("tool"))?;
+            .ok_or_else(|| {
+                Error::new(
+                    ErrorCode::NotFound,
+                    "unknown tool; use one of the tools of this session",
+                )
+            })?;
         let arguments = parse_arguments(arguments_json)?;
         let problems: Vec<FieldProblem> = entry
             .validator
             .iter_errors(&arguments)
             .map(|error| FieldProblem {
                 loc: std::iter::once("arguments".to_owned())
-                    .chain(error.instance_path().to_string().split('/').filter(|part| !part.is_empty()).map(str::to_owned))
+                    .chain(
+                        error
+                            .instance_path()
+                            .to_string()
+                            .split('/')
+                            .filter(|part| !part.is_empty())
+                            .map(str::to_owned),
+                    )
                     .collect(),
-                msg: error.to_string(),
+                // Without the value: it may be long, or a secret.
+                msg: error.masked_with("the value").to_string(),
                 kind: "value_error".to_owned(),
             })
             .collect();
         if !problems.is_empty() {
             return Err(Error::invalid(problems));
         }
-        let tool_context = ToolContext { call: context, sandbox_id, clients: &self.clients };
+        let tool_context = ToolContext {
+            call: context,
+            sandbox_id,
+            clients: &self.clients,
+        };
         entry.tool.call(tool_context, arguments).await
     }
 }
@@ -195,17 +229,37 @@ fn text(arguments: &Value, name: &str) -> Option<String> {
     arguments.get(name).and_then(Value::as_str).map(str::to_owned)
 }
 
-fn small_number(arguments: &Value, name: &str) -> Option<u32> {
-    arguments.get(name).and_then(Value::as_u64).and_then(|number| u32::try_from(number).ok())
+/// A whole number, already checked by the schema, for which `10.0` is one too.
+///
+/// # Errors
+/// It is too large to be meant.
+fn small_number(arguments: &Value, name: &str) -> Result<Option<u32>> {
+    let Some(value) = arguments.get(name) else {
+        return Ok(None);
+    };
+    let whole = value
+        .as_u64()
+        .or_else(|| value.as_f64().and_then(|number| format!("{number:.0}").parse().ok()));
+    match whole.and_then(|number| u32::try_from(number).ok()) {
+        Some(number) => Ok(Some(number)),
+        None => Err(Error::invalid(vec![FieldProblem {
+            loc: vec!["arguments".to_owned(), name.to_owned()],
+            msg: format!("must be at most {}", u32::MAX),
+            kind: "value_error".to_owned(),
+        }])),
+    }
 }
 
 /// RFC 3339, or null.
 fn instant(timestamp: Option<&Timestamp>) -> Value {
-    timestamp.and_then(copass_proto::convert::instant).map_or(Value::Null, |at| json!(at))
+    timestamp
+        .and_then(copass_proto::convert::instant)
+        .map_or(Value::Null, |at| json!(at))
 }
 
 fn json_or_null(text: Option<&str>) -> Value {
-    text.and_then(|text| serde_json::from_str(text).ok()).unwrap_or(Value::Null)
+    text.and_then(|text| serde_json::from_str(text).ok())
+        .unwrap_or(Value::Null)
 }
 
 #[cfg(test)]
@@ -226,7 +280,12 @@ mod tests {
     #[test]
     fn viewers_are_offered_reading_tools_only() {
         for tool in all() {
-            assert_eq!(offered(tool.as_ref(), Role::Viewer), tool.read_only(), "{}", tool.name());
+            assert_eq!(
+                offered(tool.as_ref(), Role::Viewer),
+                tool.read_only(),
+                "{}",
+                tool.name()
+            );
             assert!(offered(tool.as_ref(), Role::Owner));
             assert!(offered(tool.as_ref(), Role::Editor));
         }

@@ -55,13 +55,17 @@ impl Tool for ListRuns {
         let request = ListRunsRequest {
             sandbox_id: context.sandbox_id.to_string(),
             agent_slug: text(&arguments, "agent_slug").unwrap_or_default(),
-            limit: small_number(&arguments, "limit").unwrap_or(DEFAULT_LIMIT),
+            limit: small_number(&arguments, "limit")?.unwrap_or(DEFAULT_LIMIT),
             before: None,
             trigger_id: None,
             status: None,
         };
         let mut runs = context.clients.runs.clone();
-        let list = runs.list_runs(context.call.request(request)).await.map_err(Error::from)?.into_inner();
+        let list = runs
+            .list_runs(context.call.request(request))
+            .await
+            .map_err(Error::from)?
+            .into_inner();
         let rows: Vec<Value> = list.runs.iter().map(row).collect();
         Ok(json!({ "agent_slug": list.agent_slug, "count": rows.len(), "runs": rows }))
     }
@@ -95,7 +99,11 @@ impl Tool for GetRunTrace {
             run_id: text(&arguments, "run_id").unwrap_or_default(),
         };
         let mut runs = context.clients.runs.clone();
-        let run = runs.get_run(context.call.request(request)).await.map_err(Error::from)?.into_inner();
+        let run = runs
+            .get_run(context.call.request(request))
+            .await
+            .map_err(Error::from)?
+            .into_inner();
         Ok(json!({
             "run_id": run.run_id,
             "agent_id": run.agent_id,

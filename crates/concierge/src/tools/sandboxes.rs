@@ -26,6 +26,10 @@ impl Tool for ListSandboxes {
         json!({})
     }
 
+    fn tells_errors(&self) -> bool {
+        false
+    }
+
     async fn call(&self, context: ToolContext<'_>, _arguments: Value) -> Result<Value> {
         let views = context.clients.app.list_sandboxes(context.call, None, None).await?;
         let rows: Vec<Value> = views

@@ -43,6 +43,10 @@ impl Tool for ListSources {
         json!({ "provider": { "type": "string", "description": "Only sources of this provider, for example slack." } })
     }
 
+    fn tells_errors(&self) -> bool {
+        false
+    }
+
     async fn call(&self, context: ToolContext<'_>, arguments: Value) -> Result<Value> {
         let request = ListSourcesRequest {
             sandbox_id: context.sandbox_id.to_string(),
@@ -50,7 +54,11 @@ impl Tool for ListSources {
             status: None,
         };
         let mut sources = context.clients.sources.clone();
-        let list = sources.list_sources(context.call.request(request)).await.map_err(Error::from)?.into_inner();
+        let list = sources
+            .list_sources(context.call.request(request))
+            .await
+            .map_err(Error::from)?
+            .into_inner();
         let rows: Vec<Value> = list.sources.iter().map(row).collect();
         Ok(json!({ "count": rows.len(), "sources": rows }))
     }
@@ -84,7 +92,11 @@ impl Tool for GetSource {
             data_source_id: text(&arguments, "data_source_id").unwrap_or_default(),
         };
         let mut sources = context.clients.sources.clone();
-        let source = sources.get_source(context.call.request(request)).await.map_err(Error::from)?.into_inner();
+        let source = sources
+            .get_source(context.call.request(request))
+            .await
+            .map_err(Error::from)?
+            .into_inner();
         let mut value = row(&source);
         value["adapter_config"] = json_or_null(Some(&source.adapter_config_json));
         Ok(json!({ "source": value }))

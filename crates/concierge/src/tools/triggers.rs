@@ -51,12 +51,27 @@ impl Tool for ListTriggers {
     async fn call(&self, context: ToolContext<'_>, arguments: Value) -> Result<Value> {
         let slug = text(&arguments, "agent_slug").unwrap_or_default();
         let sandbox_id = context.sandbox_id.to_string();
-        let get = GetAgentRequest { sandbox_id: sandbox_id.clone(), slug: slug.clone() };
+        let get = GetAgentRequest {
+            sandbox_id: sandbox_id.clone(),
+            slug: slug.clone(),
+        };
         let mut agents = context.clients.agents.clone();
-        let agent = agents.get_agent(context.call.request(get)).await.map_err(Error::from)?.into_inner();
-        let request = ListTriggersRequest { sandbox_id, agent_id: agent.agent_id, status: None };
+        let agent = agents
+            .get_agent(context.call.request(get))
+            .await
+            .map_err(Error::from)?
+            .into_inner();
+        let request = ListTriggersRequest {
+            sandbox_id,
+            agent_id: agent.agent_id,
+            status: None,
+        };
         let mut triggers = context.clients.triggers.clone();
-        let list = triggers.list_triggers(context.call.request(request)).await.map_err(Error::from)?.into_inner();
+        let list = triggers
+            .list_triggers(context.call.request(request))
+            .await
+            .map_err(Error::from)?
+            .into_inner();
         let rows: Vec<Value> = list.triggers.iter().map(row).collect();
         Ok(json!({ "agent_slug": slug, "count": rows.len(), "triggers": rows }))
     }

@@ -1,4 +1,5 @@
-//! Removes what ended long ago and retires signing keys: a reconciler without arguments.
+//! Removes what ended long ago and retires signing keys: a reconciler without arguments. It begins at once, because a
+//! process may be restarted more often than it would wait.
 
 use std::{sync::Arc, time::Duration};
 
@@ -10,14 +11,14 @@ const INTERVAL: Duration = Duration::from_secs(3600);
 
 pub(crate) async fn run(app: Arc<App>, stop: CancellationToken) {
     loop {
-        tokio::select! {
-            () = stop.cancelled() => return,
-            () = tokio::time::sleep(INTERVAL) => {}
-        }
         for outcome in [app.delete_ended_logins().await, app.tokens.retire_old_keys().await] {
             if let Err(error) = outcome {
                 tracing::warn!(%error, cause = error.cause_chain(), "clean-up was held up");
             }
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(INTERVAL) => {}
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use axum::{Json, extract::State};
 use copass_proto::sandbox as proto;
+use copass_types::SandboxId;
 use copass_types::api::{
     AuditList, CreateSandboxRequest, JsonObject, ListAuditQuery, ListSandboxesQuery, Sandbox, SandboxList,
     StatusResponse, UpdateSandboxRequest,
@@ -11,7 +12,7 @@ use http::StatusCode;
 use crate::{
     auth::{Caller, SandboxCaller},
     error::ApiResult,
-    extract::{IdempotencyKey, JsonBody, Query},
+    extract::{IdempotencyKey, JsonBody, PathParams, Query},
     state::App,
     views,
 };
@@ -93,17 +94,23 @@ pub(super) async fn sandbox_update(
     Ok(Json(views::sandboxes::sandbox(sandbox.into_inner())?))
 }
 
-/// Removes it and everything in it, for good.
+/// Removes it and everything in it, for good. A repeat is answered alike, although the sandbox cannot be seen any more:
+/// so the caller is only identified here, and the owner of sandboxes decides.
 #[utoipa::path(delete, path = "/storage/sandboxes/{sandbox_id}", tag = "sandboxes", operation_id = "sandbox_destroy",
     params(("sandbox_id" = String, Path)), security(("bearer" = [])),
     responses((status = 200, description = "It is gone", body = StatusResponse)))]
-pub(super) async fn sandbox_destroy(State(app): State<App>, caller: SandboxCaller) -> ApiResult<Json<StatusResponse>> {
+pub(super) async fn sandbox_destroy(
+    State(app): State<App>,
+    caller: Caller,
+    params: PathParams,
+) -> ApiResult<Json<StatusResponse>> {
+    let sandbox_id: SandboxId = params.id("sandbox_id", "sandbox")?;
     let request = proto::DestroySandboxRequest {
-        sandbox_id: caller.sandbox_id.to_string(),
+        sandbox_id: sandbox_id.to_string(),
     };
     app.sandboxes().destroy_sandbox(caller.context.request(request)).await?;
-    app.auth_cache.invalidate_sandbox(caller.sandbox_id.as_str());
-    Ok(Json(views::sandboxes::destroyed(caller.sandbox_id.to_string())))
+    app.auth_cache.invalidate_sandbox(sandbox_id.as_str());
+    Ok(Json(views::sandboxes::destroyed(sandbox_id.into())))
 }
 
 /// Refuses changes and runs until it is reactivated.

@@ -81,7 +81,7 @@ pub(super) async fn source_get(
     caller: SandboxCaller,
     params: PathParams,
 ) -> ApiResult<Json<DataSource>> {
-    let id: DataSourceId = params.id("source_id", "source")?;
+    let id: DataSourceId = params.id("source_id", "data source")?;
     let request = proto::GetSourceRequest {
         sandbox_id: caller.sandbox_id.to_string(),
         data_source_id: id.to_string(),

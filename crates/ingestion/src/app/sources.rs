@@ -2,21 +2,24 @@
 
 use chrono::{DateTime, Utc};
 use copass_errors::{Error, ErrorCode, FieldProblem, Result};
-use copass_runtime::clock;
+use copass_runtime::{CallContext, clock};
 use copass_store::{
     Db,
+    audit::{self, Record},
     idempotency::{Idempotency, KeyedRequest},
+    outbox::Outbox,
 };
 use copass_types::{AccessClass, DataSourceId, Principal, SandboxId, UserId, validate};
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::{IngestionMode, SourceKind, SourceStatus};
 use crate::store;
 
+/// In the audit log.
+const REGISTER_ACTION: &str = "source.register";
 const PROVIDER_MAX_CHARS: usize = 64;
 const EXTERNAL_ACCOUNT_ID_MAX_CHARS: usize = 255;
-const IDEMPOTENCY_KEY_MAX_CHARS: usize = 255;
 const MIN_POLL_INTERVAL_SECONDS: u32 = 60;
 
 /// A data source. Serialised as the kept answer of a keyed request, which lives for a day: new fields need a default.
@@ -66,39 +69,54 @@ pub(crate) struct Filter {
 pub(crate) struct Sources {
     db: Db,
     idempotency: Idempotency,
+    outbox: Outbox,
 }
 
 impl Sources {
-    pub(crate) fn new(db: Db, idempotency: Idempotency) -> Self {
-        Self { db, idempotency }
+    pub(crate) fn new(db: Db, idempotency: Idempotency, outbox: Outbox) -> Self {
+        Self {
+            db,
+            idempotency,
+            outbox,
+        }
     }
 
     /// Registers a source, or gives the first answer again when the key was used before.
     pub(crate) async fn register(
         &self,
-        principal: &Principal,
+        context: &CallContext,
         sandbox_id: &SandboxId,
         registration: Registration,
         idempotency_key: Option<String>,
         max_data_sources: u64,
     ) -> Result<DataSource> {
+        let outcome = self
+            .try_register(context, sandbox_id, registration, idempotency_key, max_data_sources)
+            .await;
+        let record = Record::new(context, REGISTER_ACTION, sandbox_id).sandbox(sandbox_id);
+        audit::note_denial(&self.db, &self.outbox, record, outcome).await
+    }
+
+    async fn try_register(
+        &self,
+        context: &CallContext,
+        sandbox_id: &SandboxId,
+        registration: Registration,
+        idempotency_key: Option<String>,
+        max_data_sources: u64,
+    ) -> Result<DataSource> {
+        let principal = &context.principal;
         let access = principal.require(sandbox_id, AccessClass::Build)?;
-        let keyed = idempotency_key.map(|key| keyed(principal, sandbox_id, key, &registration)).transpose()?;
+        let keyed = idempotency_key
+            .map(|key| keyed(principal, sandbox_id, key, &registration))
+            .transpose()?;
         let source = accept(registration, sandbox_id, &access.owner_user_id)?;
-        let Some(keyed) = keyed else {
-            self.insert(&source, None, max_data_sources).await?;
-            return Ok(source);
+        let work = async {
+            self.insert(context, &source, keyed.as_ref(), max_data_sources).await?;
+            Ok(source)
         };
-        if let Some(answer) = self.first_answer(&keyed).await? {
-            return Ok(answer);
-        }
-        match self.insert(&source, Some(&keyed), max_data_sources).await {
-            // Another request with the key was faster and is answered by now; what this one did is rolled back.
-            Err(error) if error.code() == ErrorCode::IdempotencyConflict => {
-                self.first_answer(&keyed).await?.ok_or(error)
-            }
-            outcome => outcome.map(|()| source),
-        }
+        let decode = |answer: &[u8]| serde_json::from_slice(answer).map_err(Error::internal);
+        self.idempotency.once(keyed.as_ref(), decode, work).await
     }
 
     /// The sources of a sandbox, oldest first.
@@ -112,7 +130,11 @@ impl Sources {
         let status = filter.status.as_deref().map(SourceStatus::parse).transpose();
         let status = status.map_err(|problem| Error::invalid(vec![FieldProblem::query("status", problem)]))?;
         // A provider that cannot exist has no sources.
-        if filter.provider.as_deref().is_some_and(|provider| check_provider(provider).is_err()) {
+        if filter
+            .provider
+            .as_deref()
+            .is_some_and(|provider| check_provider(provider).is_err())
+        {
             return Ok(Vec::new());
         }
         let mut conn = self.db.read().await?;
@@ -130,10 +152,18 @@ impl Sources {
         let unknown = || Error::not_found("data source");
         let data_source_id: DataSourceId = data_source_id.parse().map_err(|_| unknown())?;
         let mut conn = self.db.read().await?;
-        store::sources::find(&mut conn, sandbox_id, &data_source_id).await?.ok_or_else(unknown)
+        store::sources::find(&mut conn, sandbox_id, &data_source_id)
+            .await?
+            .ok_or_else(unknown)
     }
 
-    async fn insert(&self, source: &DataSource, keyed: Option<&KeyedRequest>, max_data_sources: u64) -> Result<()> {
+    async fn insert(
+        &self,
+        context: &CallContext,
+        source: &DataSource,
+        keyed: Option<&KeyedRequest>,
+        max_data_sources: u64,
+    ) -> Result<()> {
         let mut tx = self.db.begin().await?;
         // The count below must still hold at the commit, so registrations into one sandbox go one after the other.
         store::sources::lock(&mut tx, &source.sandbox_id).await?;
@@ -152,13 +182,16 @@ impl Sources {
             ));
         }
         store::sources::insert(&mut tx, source).await?;
+        // Without the adapter's configuration: it is the caller's, and the log cannot forget.
+        let record = Record::new(context, REGISTER_ACTION, &source.id)
+            .sandbox(&source.sandbox_id)
+            .after(
+                json!({ "name": source.name, "provider": source.provider, "ingestion_mode": source.ingestion_mode }),
+            );
+        self.outbox.add(&mut tx, &record.into_message()).await?;
         tx.commit().await?;
+        self.outbox.wake();
         Ok(())
-    }
-
-    async fn first_answer(&self, keyed: &KeyedRequest) -> Result<Option<DataSource>> {
-        let answer = self.idempotency.replay(keyed).await?;
-        answer.map(|bytes| serde_json::from_slice(&bytes).map_err(Error::internal)).transpose()
     }
 }
 
@@ -169,13 +202,9 @@ fn keyed(
     key: String,
     registration: &Registration,
 ) -> Result<KeyedRequest> {
-    if let Err(problem) = validate::name(&key, IDEMPOTENCY_KEY_MAX_CHARS) {
-        let loc = vec!["header".to_owned(), "Idempotency-Key".to_owned()];
-        return Err(Error::invalid(vec![FieldProblem { loc, msg: problem, kind: "value_error".to_owned() }]));
-    }
     let caller = principal.user_id.as_ref().map_or("service", UserId::as_str);
     let content = serde_json::to_vec(registration).map_err(Error::internal)?;
-    Ok(KeyedRequest::new(format!("source.register/{sandbox_id}/{caller}"), key, &content))
+    KeyedRequest::checked(format!("source.register/{sandbox_id}/{caller}"), key, &content)
 }
 
 /// Checks what the caller gave and makes the source of it. Every problem of the shape is listed at once.
@@ -183,15 +212,27 @@ fn accept(registration: Registration, sandbox_id: &SandboxId, owner: &UserId) ->
     let mut problems = Problems::default();
     problems.check("provider", check_provider(&registration.provider));
     problems.check("name", validate::name(&registration.name, validate::NAME_MAX_CHARS));
-    let mode = registration.ingestion_mode.as_deref().map_or(Ok(IngestionMode::Manual), IngestionMode::parse);
+    let mode = registration
+        .ingestion_mode
+        .as_deref()
+        .map_or(Ok(IngestionMode::Manual), IngestionMode::parse);
     let mode = problems.check("ingestion_mode", mode);
-    let kind = registration.kind.as_deref().map_or(Ok(SourceKind::Durable), SourceKind::parse);
+    let kind = registration
+        .kind
+        .as_deref()
+        .map_or(Ok(SourceKind::Durable), SourceKind::parse);
     let kind = problems.check("kind", kind);
     if let Some(account) = &registration.external_account_id {
-        problems.check("external_account_id", validate::length(account, EXTERNAL_ACCOUNT_ID_MAX_CHARS));
+        problems.check(
+            "external_account_id",
+            validate::length(account, EXTERNAL_ACCOUNT_ID_MAX_CHARS),
+        );
     }
     let adapter_config = problems.check("adapter_config", parse_config(registration.adapter_config.as_deref()));
-    if registration.poll_interval_seconds.is_some_and(|seconds| seconds < MIN_POLL_INTERVAL_SECONDS) {
+    if registration
+        .poll_interval_seconds
+        .is_some_and(|seconds| seconds < MIN_POLL_INTERVAL_SECONDS)
+    {
         let problem = format!("must be at least {MIN_POLL_INTERVAL_SECONDS}");
         problems.check("poll_interval_seconds", Err::<(), _>(problem));
     }
@@ -239,7 +280,9 @@ struct Problems(Vec<FieldProblem>);
 impl Problems {
     /// Keeps the problem or gives the value.
     fn check<T>(&mut self, field: &str, outcome: Result<T, String>) -> Option<T> {
-        outcome.map_err(|problem| self.0.push(FieldProblem::body(field, problem))).ok()
+        outcome
+            .map_err(|problem| self.0.push(FieldProblem::body(field, problem)))
+            .ok()
     }
 }
 
@@ -249,12 +292,16 @@ fn check_provider(provider: &str) -> Result<(), String> {
     if (1..=PROVIDER_MAX_CHARS).contains(&provider.len()) && provider.bytes().all(is_plain) {
         Ok(())
     } else {
-        Err(format!("must have 1 to {PROVIDER_MAX_CHARS} lowercase letters, digits, underscores and hyphens"))
+        Err(format!(
+            "must have 1 to {PROVIDER_MAX_CHARS} lowercase letters, digits, underscores and hyphens"
+        ))
     }
 }
 
 fn parse_config(text: Option<&str>) -> Result<Value, String> {
-    let Some(text) = text else { return Ok(Value::Object(Map::new())) };
+    let Some(text) = text else {
+        return Ok(Value::Object(Map::new()));
+    };
     let value = serde_json::from_str(text).map_err(|_| "must be a JSON object".to_owned())?;
     validate::stored_object(&value)?;
     Ok(value)
@@ -283,8 +330,14 @@ mod tests {
     #[test]
     fn what_is_left_out_gets_the_contracts_defaults() {
         let source = accepted(registration()).unwrap();
-        assert_eq!((source.ingestion_mode.as_str(), source.status), ("manual", SourceStatus::Active));
-        assert_eq!((source.kind, source.adapter_config), (SourceKind::Durable, serde_json::json!({})));
+        assert_eq!(
+            (source.ingestion_mode.as_str(), source.status),
+            ("manual", SourceStatus::Active)
+        );
+        assert_eq!(
+            (source.kind, source.adapter_config),
+            (SourceKind::Durable, serde_json::json!({}))
+        );
     }
 
     #[test]
@@ -300,13 +353,24 @@ mod tests {
         };
         let error = accepted(bad).unwrap_err();
         let fields: Vec<_> = error.problems().iter().map(|problem| problem.loc[1].as_str()).collect();
-        let expected = ["provider", "name", "ingestion_mode", "kind", "external_account_id", "adapter_config"];
+        let expected = [
+            "provider",
+            "name",
+            "ingestion_mode",
+            "kind",
+            "external_account_id",
+            "adapter_config",
+        ];
         assert_eq!(fields, [&expected[..], &["poll_interval_seconds"]].concat());
     }
 
     #[test]
     fn a_shape_problem_is_told_before_a_meaning_problem() {
-        let bad = Registration { provider: "user_mcp".to_owned(), name: String::new(), ..registration() };
+        let bad = Registration {
+            provider: "user_mcp".to_owned(),
+            name: String::new(),
+            ..registration()
+        };
         assert_eq!(accepted(bad).unwrap_err().code(), ErrorCode::ValidationError);
     }
 }

@@ -42,7 +42,11 @@ impl TryFrom<Row> for DataSource {
             kind: SourceKind::parse(&row.kind).map_err(Error::internal)?,
             external_account_id: row.external_account_id,
             adapter_config: row.adapter_config.0,
-            poll_interval_seconds: row.poll_interval_seconds.map(u32::try_from).transpose().map_err(Error::internal)?,
+            poll_interval_seconds: row
+                .poll_interval_seconds
+                .map(u32::try_from)
+                .transpose()
+                .map_err(Error::internal)?,
             webhook_url: row.webhook_url,
             last_sync_at: row.last_sync_at,
             created_at: row.created_at,
@@ -140,5 +144,9 @@ pub(crate) async fn find(
 
 /// Removes every source of a sandbox that is no more; returns how many there were.
 pub(crate) async fn delete_all(tx: &mut Tx, sandbox_id: &SandboxId) -> Result<u64> {
-    Ok(execute!(*tx, "delete from data_sources where sandbox_id = $1", sandbox_id.as_str())?)
+    Ok(execute!(
+        *tx,
+        "delete from data_sources where sandbox_id = $1",
+        sandbox_id.as_str()
+    )?)
 }

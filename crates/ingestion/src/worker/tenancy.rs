@@ -31,8 +31,9 @@ pub(crate) fn start(deps: &Deps, prefetch: u16) {
 async fn handle(db: Db, message: Message) -> Result<(), HandlerError> {
     match message.kind.as_str() {
         DESTROYED => {
-            let body: SandboxDestroyed =
-                message.decode().map_err(|error| HandlerError::Poison(format!("{DESTROYED}: {error}")))?;
+            let body: SandboxDestroyed = message
+                .decode()
+                .map_err(|error| HandlerError::Poison(format!("{DESTROYED}: {error}")))?;
             Ok(destroyed(&db, &message.id, &body.sandbox_id).await?)
         }
         other => Err(HandlerError::Poison(format!("unknown kind {other:?}"))),

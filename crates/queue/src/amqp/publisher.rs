@@ -48,7 +48,7 @@ struct Session {
 enum Outcome {
     Stored,
     Unroutable,
-    Full,
+    Refused,
 }
 
 impl Publisher {
@@ -78,10 +78,16 @@ impl Publisher {
             };
             match tried {
                 Ok(Ok(Outcome::Stored)) => return Ok(()),
-                Ok(Ok(Outcome::Full)) => {
-                    return Err(Error::Full {
-                        queue: self.name(&target),
-                    });
+                // A refusal passes when the queue drains, or when the leader of a queue that somebody has just declared
+                // is up; only one that lasts is an error.
+                Ok(Ok(Outcome::Refused)) => {
+                    let pause = backoff.next();
+                    if Instant::now() + pause >= deadline {
+                        return Err(Error::Full {
+                            queue: self.name(&target),
+                        });
+                    }
+                    sleep(pause).await;
                 }
                 // Somebody removed the queue behind our back: declare it again, once.
                 Ok(Ok(Outcome::Unroutable)) if unroutable == 0 => unroutable += 1,
@@ -161,7 +167,7 @@ impl Publisher {
                 session.declared.lock().clear();
                 Ok(Outcome::Unroutable)
             }
-            Confirmation::Nack(_) | Confirmation::NotRequested => Ok(Outcome::Full),
+            Confirmation::Nack(_) | Confirmation::NotRequested => Ok(Outcome::Refused),
         }
     }
 

@@ -33,7 +33,10 @@ impl<S> ClientStack<S> {
             Some(context) => {
                 let token = self.signer.sign(&context.principal)?;
                 let headers = request.headers_mut();
-                headers.insert(PRINCIPAL_HEADER, HeaderValue::from_str(&token).map_err(Error::internal)?);
+                headers.insert(
+                    PRINCIPAL_HEADER,
+                    HeaderValue::from_str(&token).map_err(Error::internal)?,
+                );
                 if let Some(traceparent) = context.traceparent.as_deref().and_then(|text| text.parse().ok()) {
                     headers.insert(TRACEPARENT_HEADER, traceparent);
                 }
@@ -73,8 +76,13 @@ where
             match tokio::time::timeout_at(deadline.into(), answer).await {
                 Ok(Ok(response)) => Ok(response),
                 Ok(Err(error)) => {
+                    let error = error.into();
+                    // The channel reads the same deadline from the header and may be the first to notice.
+                    if is_timeout(error.as_ref()) {
+                        return Ok(Status::from(deadline_exceeded()).into_http());
+                    }
                     // A transport failure is an answer too: the caller sees `unavailable`, the log sees the cause.
-                    let error = Error::unavailable(error.into());
+                    let error = Error::unavailable(error);
                     tracing::warn!(cause = error.cause_chain(), "internal call failed");
                     Ok(Status::from(error).into_http())
                 }
@@ -82,6 +90,10 @@ where
             }
         })
     }
+}
+
+fn is_timeout(error: &(dyn std::error::Error + 'static)) -> bool {
+    std::iter::successors(Some(error), |error| error.source()).any(|error| error.is::<tonic::TimeoutExpired>())
 }
 
 pub(super) fn deadline_exceeded() -> Error {

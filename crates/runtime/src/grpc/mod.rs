@@ -77,7 +77,10 @@ mod tests {
 
     #[test]
     fn timeouts_round_trip_and_garbage_is_ignored() {
-        assert_eq!(decode_timeout(&encode_timeout(Duration::from_millis(1500))), Some(Duration::from_millis(1500)));
+        assert_eq!(
+            decode_timeout(&encode_timeout(Duration::from_millis(1500))),
+            Some(Duration::from_millis(1500))
+        );
         for garbage in ["", "m", "x1m", "123456789m", "1x", "ä"] {
             assert_eq!(decode_timeout(garbage), None, "{garbage}");
         }

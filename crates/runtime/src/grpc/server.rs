@@ -73,7 +73,10 @@ impl<S> ServerStack<S> {
             .unwrap_or(DEFAULT_DEADLINE);
         Ok(CallContext {
             principal,
-            traceparent: headers.get(TRACEPARENT_HEADER).and_then(|value| value.to_str().ok()).map(str::to_owned),
+            traceparent: headers
+                .get(TRACEPARENT_HEADER)
+                .and_then(|value| value.to_str().ok())
+                .map(str::to_owned),
             deadline: Some(Instant::now() + timeout),
         })
     }
@@ -128,7 +131,11 @@ where
                 Err(_) => Status::from(deadline_exceeded()).into_http(),
             };
             let code = Status::from_header_map(response.headers()).map_or(tonic::Code::Ok, |status| status.code());
-            let labels = [("service", service.to_owned()), ("method", method), ("code", format!("{code:?}"))];
+            let labels = [
+                ("service", service.to_owned()),
+                ("method", method),
+                ("code", format!("{code:?}")),
+            ];
             metrics::counter!("copass_rpc_calls_total", &labels).increment(1);
             metrics::histogram!("copass_rpc_call_seconds", &labels[..2]).record(started.elapsed().as_secs_f64());
             tracing::debug!(code = ?code, elapsed_us = started.elapsed().as_micros(), "rpc answered");

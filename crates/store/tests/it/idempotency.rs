@@ -25,13 +25,18 @@ fn keyed(scope: &str, key: &str, content: &str) -> KeyedRequest {
 
 async fn answer(db: &Db, request: &KeyedRequest, answer: &str) -> copass_errors::Result<()> {
     let mut tx = db.begin().await?;
-    Idempotency::new(db.clone(), master_key()).remember(&mut tx, request, answer.as_bytes()).await?;
+    Idempotency::new(db.clone(), master_key())
+        .remember(&mut tx, request, answer.as_bytes())
+        .await?;
     tx.commit().await?;
     Ok(())
 }
 
 async fn replay(db: &Db, request: &KeyedRequest) -> Result<Option<String>, ErrorCode> {
-    let answer = Idempotency::new(db.clone(), master_key()).replay(request).await.map_err(|error| error.code())?;
+    let answer = Idempotency::new(db.clone(), master_key())
+        .replay(request)
+        .await
+        .map_err(|error| error.code())?;
     Ok(answer.map(|bytes| String::from_utf8(bytes).unwrap()))
 }
 
@@ -47,20 +52,29 @@ async fn the_first_answer_is_given_again(database: TestDatabase) {
 
 async fn another_request_under_the_key_is_a_conflict(database: TestDatabase) {
     answer(&database, &keyed("s", "k", "body"), "first").await.unwrap();
-    assert_eq!(replay(&database, &keyed("s", "k", "other body")).await, Err(ErrorCode::IdempotencyConflict));
+    assert_eq!(
+        replay(&database, &keyed("s", "k", "other body")).await,
+        Err(ErrorCode::IdempotencyConflict)
+    );
 }
 
 async fn keys_of_different_scopes_do_not_meet(database: TestDatabase) {
     answer(&database, &keyed("alice", "k", "body"), "hers").await.unwrap();
     assert_eq!(replay(&database, &keyed("bob", "k", "body")).await, Ok(None));
     answer(&database, &keyed("bob", "k", "body"), "his").await.unwrap();
-    assert_eq!(replay(&database, &keyed("alice", "k", "body")).await, Ok(Some("hers".to_owned())));
+    assert_eq!(
+        replay(&database, &keyed("alice", "k", "body")).await,
+        Ok(Some("hers".to_owned()))
+    );
 }
 
 async fn an_answer_is_kept_only_with_its_effect(database: TestDatabase) {
     let request = keyed("s", "k", "body");
     let mut tx = database.begin().await.unwrap();
-    Idempotency::new(database.db(), master_key()).remember(&mut tx, &request, b"never").await.unwrap();
+    Idempotency::new(database.db(), master_key())
+        .remember(&mut tx, &request, b"never")
+        .await
+        .unwrap();
     drop(tx);
     assert_eq!(replay(&database, &request).await, Ok(None));
     answer(&database, &request, "first").await.unwrap();
@@ -69,7 +83,10 @@ async fn an_answer_is_kept_only_with_its_effect(database: TestDatabase) {
 async fn an_expired_key_can_be_used_again(database: TestDatabase) {
     let request = keyed("s", "k", "body");
     answer(&database, &request, "first").await.unwrap();
-    for (age, expected) in [(RETENTION - chrono::TimeDelta::minutes(1), Some("first")), (RETENTION + chrono::TimeDelta::minutes(1), None)] {
+    for (age, expected) in [
+        (RETENTION - chrono::TimeDelta::minutes(1), Some("first")),
+        (RETENTION + chrono::TimeDelta::minutes(1), None),
+    ] {
         let mut tx = database.begin().await.unwrap();
         execute!(tx, "update idempotency_keys set created_at = $1", clock::now() - age).unwrap();
         tx.commit().await.unwrap();
@@ -110,5 +127,8 @@ async fn answers_are_sealed(database: TestDatabase) {
     assert!(!sealed.contains("olk_secret"));
     let other_key = MasterKey::generate_text();
     let other = Idempotency::new(database.db(), MasterKey::parse([other_key.as_str()]).unwrap());
-    assert_eq!(other.replay(&request).await.unwrap_err().code(), ErrorCode::InternalError);
+    assert_eq!(
+        other.replay(&request).await.unwrap_err().code(),
+        ErrorCode::InternalError
+    );
 }

@@ -15,7 +15,9 @@ on_both_databases! {
 
 async fn record(database: &TestDatabase, consumer: &str, message_id: &str) -> bool {
     let mut tx = database.begin().await.unwrap();
-    let first = inbox::record(&mut tx, consumer, message_id, clock::now()).await.unwrap();
+    let first = inbox::record(&mut tx, consumer, message_id, clock::now())
+        .await
+        .unwrap();
     tx.commit().await.unwrap();
     first
 }
@@ -24,7 +26,10 @@ async fn the_second_delivery_is_known(database: TestDatabase) {
     assert!(record(&database, "a", "m1").await);
     assert!(!record(&database, "a", "m1").await);
     assert!(record(&database, "a", "m2").await);
-    assert!(record(&database, "b", "m1").await, "another consumer has effects of its own");
+    assert!(
+        record(&database, "b", "m1").await,
+        "another consumer has effects of its own"
+    );
 }
 
 async fn a_rolled_back_effect_is_not_recorded(database: TestDatabase) {
@@ -53,9 +58,14 @@ async fn deliveries_at_the_same_time_have_one_effect(database: TestDatabase) {
 async fn what_is_old_is_forgotten(database: TestDatabase) {
     let now = clock::now();
     let mut tx = database.begin().await.unwrap();
-    inbox::record(&mut tx, "a", "old", now - TimeDelta::days(8)).await.unwrap();
+    inbox::record(&mut tx, "a", "old", now - TimeDelta::days(8))
+        .await
+        .unwrap();
     inbox::record(&mut tx, "a", "new", now).await.unwrap();
-    assert_eq!(inbox::forget_before(&mut tx, now - TimeDelta::days(7)).await.unwrap(), 1);
+    assert_eq!(
+        inbox::forget_before(&mut tx, now - TimeDelta::days(7)).await.unwrap(),
+        1
+    );
     assert!(inbox::record(&mut tx, "a", "old", now).await.unwrap());
     assert!(!inbox::record(&mut tx, "a", "new", now).await.unwrap());
 }

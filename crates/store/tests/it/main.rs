@@ -1,4 +1,9 @@
 //! The store's promises, on both databases.
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a failed unwrap in a test is a failed test, in its helpers too"
+)]
 
 mod append_only;
 mod idempotency;

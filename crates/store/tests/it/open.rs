@@ -17,7 +17,12 @@ const NEWER: i64 = 20_990_101_000_001;
 
 async fn opening_again_keeps_everything(database: TestDatabase) {
     let mut tx = database.begin().await.unwrap();
-    execute!(tx, "insert into inbox (consumer, message_id, received_at) values ('c', 'm', $1)", clock::now()).unwrap();
+    execute!(
+        tx,
+        "insert into inbox (consumer, message_id, received_at) values ('c', 'm', $1)",
+        clock::now()
+    )
+    .unwrap();
     tx.commit().await.unwrap();
     for _ in 0..2 {
         let again = Db::open(database.url(), 2).await.unwrap();
@@ -85,16 +90,28 @@ async fn many_openings_at_once_migrate_once(database: TestDatabase) {
 async fn a_path_that_cannot_be_written_is_named() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("file");
-    std::fs::write(&file, "This is text and no database, and it is longer than the header of one would be. ".repeat(20)).unwrap();
+    std::fs::write(
+        &file,
+        "This is text and no database, and it is longer than the header of one would be. ".repeat(20),
+    )
+    .unwrap();
     // No folder; a file where a folder should be; a folder where a file should be; a file that is something else.
-    for path in [directory.path().join("none/copass.db"), file.join("copass.db"), directory.path().to_owned(), file.clone()] {
+    for path in [
+        directory.path().join("none/copass.db"),
+        file.join("copass.db"),
+        directory.path().to_owned(),
+        file.clone(),
+    ] {
         let error = Db::open_sqlite(&path).await.unwrap_err();
         assert!(matches!(&error, OpenError::File { .. }), "{path:?}: {error:?}");
         let text = error.to_string();
         assert!(text.contains(path.to_str().unwrap()) && !text.contains('\n'), "{text}");
         assert!(error.hint().contains("write"), "{}", error.hint());
     }
-    assert!(std::fs::read_to_string(&file).unwrap().starts_with("This is text"), "what was there is untouched");
+    assert!(
+        std::fs::read_to_string(&file).unwrap().starts_with("This is text"),
+        "what was there is untouched"
+    );
 }
 
 #[tokio::test]
@@ -114,31 +131,55 @@ async fn a_database_file_that_may_only_be_read_is_named() {
 #[tokio::test]
 async fn a_server_that_does_not_answer_is_named_at_once_and_without_the_password() {
     let started = Instant::now();
-    let error = Db::open("postgres://user:hunter2@127.0.0.1:1/copass", 2).await.unwrap_err();
+    let error = Db::open("postgres://user:hunter2@127.0.0.1:1/copass", 2)
+        .await
+        .unwrap_err();
     assert!(matches!(&error, OpenError::Unreachable { .. }), "{error:?}");
     let text = format!("{error} {error:?} {}", error.hint());
-    assert!(text.contains("127.0.0.1:1/copass") && !text.contains("hunter2"), "{text}");
+    assert!(
+        text.contains("127.0.0.1:1/copass") && !text.contains("hunter2"),
+        "{text}"
+    );
     assert!(error.to_string().contains("refused"), "{error}");
-    assert!(started.elapsed() < Duration::from_secs(5), "took {:?}", started.elapsed());
+    assert!(
+        started.elapsed() < Duration::from_secs(5),
+        "took {:?}",
+        started.elapsed()
+    );
     assert!(error.hint().contains("PostgreSQL runs"), "{}", error.hint());
 }
 
 #[tokio::test]
 async fn a_database_that_is_not_there_is_named_at_once() {
-    let Some(database) = TestDatabase::postgres().await else { return };
+    let Some(database) = TestDatabase::postgres().await else {
+        return;
+    };
     let started = Instant::now();
     let error = Db::open(&format!("{}_not", database.url()), 2).await.unwrap_err();
     assert!(matches!(&error, OpenError::Unreachable { .. }), "{error:?}");
     assert!(error.to_string().contains("does not exist"), "{error}");
-    assert!(started.elapsed() < Duration::from_secs(5), "took {:?}", started.elapsed());
+    assert!(
+        started.elapsed() < Duration::from_secs(5),
+        "took {:?}",
+        started.elapsed()
+    );
 }
 
 #[tokio::test]
 async fn an_address_that_is_none_is_refused() {
-    for url in ["", "copass.db", "mysql://user:hunter2@host/copass", "postgres://user:hunter2@host:port/copass", "sqlite:"] {
+    for url in [
+        "",
+        "copass.db",
+        "mysql://user:hunter2@host/copass",
+        "postgres://user:hunter2@host:port/copass",
+        "sqlite:",
+    ] {
         let error = Db::open(url, 2).await.unwrap_err();
         assert!(matches!(&error, OpenError::InvalidUrl(_)), "{url}: {error:?}");
         let text = format!("{error} {error:?} {}", error.hint());
-        assert!(!text.contains("hunter2") && error.hint().contains("store.url"), "{text}");
+        assert!(
+            !text.contains("hunter2") && error.hint().contains("store.url"),
+            "{text}"
+        );
     }
 }

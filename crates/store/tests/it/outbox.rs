@@ -60,7 +60,12 @@ impl FakeBroker {
     }
 
     fn ids(&self) -> Vec<String> {
-        self.published.lock().unwrap().iter().map(|message| message.id.to_string()).collect()
+        self.published
+            .lock()
+            .unwrap()
+            .iter()
+            .map(|message| message.id.to_string())
+            .collect()
     }
 
     async fn has(&self, count: usize) {
@@ -93,7 +98,11 @@ async fn waiting(db: &Db) -> i64 {
 fn relay(db: &Db, outbox: &Outbox, broker: &FakeBroker) -> (JoinSet<()>, CancellationToken) {
     let stop = CancellationToken::new();
     let mut tasks = JoinSet::new();
-    tasks.spawn(outbox.clone().relay(db.clone(), Broker::Durable, broker.publisher(), stop.clone()));
+    tasks.spawn(
+        outbox
+            .clone()
+            .relay(db.clone(), Broker::Durable, broker.publisher(), stop.clone()),
+    );
     (tasks, stop)
 }
 
@@ -145,8 +154,15 @@ async fn what_could_not_be_published_stays_and_leaves_later(database: TestDataba
         outcome
     };
     let error = outbox.relay_batch(&database, &fails_after_two).await.unwrap_err();
-    assert!(matches!(&error, RelayError::Publish(reason) if reason == "full"), "{error:?}");
-    assert_eq!(waiting(&database).await, 3, "what left before the failure does not leave again");
+    assert!(
+        matches!(&error, RelayError::Publish(reason) if reason == "full"),
+        "{error:?}"
+    );
+    assert_eq!(
+        waiting(&database).await,
+        3,
+        "what left before the failure does not leave again"
+    );
     outbox.relay_batch(&database, &broker.publisher()).await.unwrap();
     assert_eq!(broker.ids(), expected);
 }
@@ -169,7 +185,11 @@ async fn a_crash_after_publishing_publishes_again_with_the_same_id(database: Tes
         () = published.notified() => {}
     }
     assert_eq!((broker.ids(), waiting(&database).await), (expected.clone(), 1));
-    assert_eq!(outbox.relay_batch(&database, &broker.publisher()).await.unwrap(), 1);
+    // PostgreSQL frees the claim a moment after the relay is gone.
+    eventually(LIMIT, || async {
+        outbox.relay_batch(&database, &broker.publisher()).await.unwrap() == 1
+    })
+    .await;
     assert_eq!(broker.ids(), [expected.clone(), expected].concat());
     assert_eq!(waiting(&database).await, 0);
 }
@@ -190,7 +210,11 @@ async fn a_woken_relay_publishes_at_once(database: TestDatabase) {
         outbox.wake();
         broker.has(round).await;
         // The timer would take five seconds.
-        assert!(started.elapsed() < Duration::from_secs(3), "round {round} took {:?}", started.elapsed());
+        assert!(
+            started.elapsed() < Duration::from_secs(3),
+            "round {round} took {:?}",
+            started.elapsed()
+        );
     }
 }
 
@@ -223,7 +247,11 @@ async fn a_stopped_relay_publishes_what_was_committed_before(database: TestDatab
     let (mut tasks, stop) = relay(&database, &outbox, &broker);
     add(&database, &outbox, 2).await;
     stop.cancel();
-    tokio::time::timeout(LIMIT, tasks.join_next()).await.unwrap().unwrap().unwrap();
+    tokio::time::timeout(LIMIT, tasks.join_next())
+        .await
+        .unwrap()
+        .unwrap()
+        .unwrap();
     assert_eq!((broker.ids().len(), waiting(&database).await), (2, 0));
 }
 
@@ -233,14 +261,20 @@ async fn more_than_a_batch_leaves_without_waiting(database: TestDatabase) {
     let (_tasks, _stop) = relay(&database, &outbox, &broker);
     let started = Instant::now();
     broker.has(250).await;
-    assert!(started.elapsed() < Duration::from_secs(4), "took {:?}", started.elapsed());
-    assert_eq!(broker.ids(), expected);
+    assert!(
+        started.elapsed() < Duration::from_secs(4),
+        "took {:?}",
+        started.elapsed()
+    );
+    assert!(broker.ids() == expected, "not in the order in which they were added");
 }
 
 /// Replicas of one service on PostgreSQL.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_relays_never_publish_the_same_message() {
-    let Some(database) = TestDatabase::postgres().await else { return };
+    let Some(database) = TestDatabase::postgres().await else {
+        return;
+    };
     let (outbox, slow, fast) = (Outbox::new("test"), FakeBroker::default(), FakeBroker::default());
     let all: BTreeSet<String> = add(&database, &outbox, 150).await.into_iter().collect();
     let (claimed, gate) = (Arc::new(Notify::new()), Arc::new(Semaphore::new(0)));
@@ -274,7 +308,9 @@ async fn two_relays_never_publish_the_same_message() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_relays_and_writers_publish_everything_once() {
-    let Some(database) = TestDatabase::postgres().await else { return };
+    let Some(database) = TestDatabase::postgres().await else {
+        return;
+    };
     let (outbox, broker) = (Outbox::new("test"), FakeBroker::default());
     let relays: Vec<_> = (0..3).map(|_| relay(&database, &outbox, &broker)).collect();
     let mut writers = JoinSet::new();

@@ -13,7 +13,9 @@ type Schema = BTreeSet<String>;
 
 #[tokio::test]
 async fn both_lists_of_migrations_make_the_same_schema() {
-    let Some(postgres) = TestDatabase::postgres().await else { return };
+    let Some(postgres) = TestDatabase::postgres().await else {
+        return;
+    };
     let sqlite = TestDatabase::sqlite().await;
     let postgres = of_postgres(&mut postgres.read().await.unwrap()).await;
     let sqlite = of_sqlite(&mut sqlite.read().await.unwrap()).await;
@@ -25,7 +27,15 @@ async fn both_lists_of_migrations_make_the_same_schema() {
         only(&sqlite, &postgres)
     );
     // The comparison itself sees each kind of thing.
-    for (kind, at_least) in [("column", 100), ("primary key", 15), ("unique", 5), ("foreign key", 10), ("check", 10), ("index", 10), ("trigger", 2)] {
+    for (kind, at_least) in [
+        ("column", 100),
+        ("primary key", 15),
+        ("unique", 5),
+        ("foreign key", 10),
+        ("check", 10),
+        ("index", 10),
+        ("trigger", 2),
+    ] {
         let count = postgres.iter().filter(|line| line.starts_with(kind)).count();
         assert!(count >= at_least, "{count} of {kind}");
     }
@@ -64,7 +74,11 @@ async fn of_postgres(conn: &mut Conn) -> Schema {
          from information_schema.columns where table_schema = 'public' and table_name <> '_sqlx_migrations'"
     );
     for (table, column, kind, is_nullable) in columns.unwrap() {
-        schema.insert(format!("column {table}.{column} {} {}", type_on_sqlite(&kind), nullability(is_nullable)));
+        schema.insert(format!(
+            "column {table}.{column} {} {}",
+            type_on_sqlite(&kind),
+            nullability(is_nullable)
+        ));
     }
     let constraints = fetch_all!(
         *conn,
@@ -86,7 +100,10 @@ async fn of_postgres(conn: &mut Conn) -> Schema {
             "u" => format!("unique {table} {name} {columns}"),
             "f" => {
                 let action = if on_delete == "c" { "cascade" } else { "no action" };
-                format!("foreign key {table} {name} {columns} to {} on delete {action}", target.unwrap())
+                format!(
+                    "foreign key {table} {name} {columns} to {} on delete {action}",
+                    target.unwrap()
+                )
             }
             _ => format!("check {table} {name}: {}", words(&definition)),
         });
@@ -110,7 +127,12 @@ async fn of_postgres(conn: &mut Conn) -> Schema {
         (String, String),
         "select tgrelid::regclass::text, tgname::text from pg_trigger where not tgisinternal"
     );
-    schema.extend(triggers.unwrap().into_iter().map(|(table, name)| format!("trigger {table} {name}")));
+    schema.extend(
+        triggers
+            .unwrap()
+            .into_iter()
+            .map(|(table, name)| format!("trigger {table} {name}")),
+    );
     schema
 }
 
@@ -142,9 +164,17 @@ async fn of_sqlite(conn: &mut Conn) -> Schema {
     for (table, name, columns, is_unique, is_partial) in indexes.unwrap() {
         schema.insert(index(&table, &name, &columns, is_unique, is_partial));
     }
-    let triggers =
-        fetch_all!(*conn, (String, String), "select tbl_name, name from sqlite_master where type = 'trigger'");
-    schema.extend(triggers.unwrap().into_iter().map(|(table, name)| format!("trigger {table} {name}")));
+    let triggers = fetch_all!(
+        *conn,
+        (String, String),
+        "select tbl_name, name from sqlite_master where type = 'trigger'"
+    );
+    schema.extend(
+        triggers
+            .unwrap()
+            .into_iter()
+            .map(|(table, name)| format!("trigger {table} {name}")),
+    );
     schema
 }
 
@@ -186,7 +216,10 @@ async fn sqlite_constraints(conn: &mut Conn) -> Schema {
                 continue;
             }
             let (kind, rest) = definition.split_once(" (").unwrap();
-            let kind = ["primary key", "unique", "foreign key"].into_iter().find(|known| *known == kind).unwrap();
+            let kind = ["primary key", "unique", "foreign key"]
+                .into_iter()
+                .find(|known| *known == kind)
+                .unwrap();
             let columns = format!("({})", rest.split_once(')').unwrap().0);
             let rest = enforced.remove(&(table.clone(), kind, columns.clone()));
             let rest = rest.unwrap_or_else(|| panic!("SQLite does not enforce {name} of {table}"));

@@ -15,7 +15,12 @@ on_both_databases! {
 }
 
 async fn insert(tx: &mut Tx, id: &str) -> copass_store::Result<u64> {
-    execute!(*tx, "insert into inbox (consumer, message_id, received_at) values ('c', $1, $2)", id, clock::now())
+    execute!(
+        *tx,
+        "insert into inbox (consumer, message_id, received_at) values ('c', $1, $2)",
+        id,
+        clock::now()
+    )
 }
 
 async fn rows(db: &Db) -> i64 {
@@ -53,7 +58,11 @@ async fn a_transaction_that_met_an_error_leaves_nothing(database: TestDatabase) 
 async fn readers_see_what_is_committed_and_nothing_else(database: TestDatabase) {
     let mut tx = database.begin().await.unwrap();
     insert(&mut tx, "1").await.unwrap();
-    assert_eq!(rows(&database).await, 0, "before the commit, and without waiting for it");
+    assert_eq!(
+        rows(&database).await,
+        0,
+        "before the commit, and without waiting for it"
+    );
     let (own,) = fetch_one!(tx, (i64,), "select count(*) from inbox").unwrap();
     assert_eq!(own, 1, "inside the transaction");
     tx.commit().await.unwrap();
@@ -72,7 +81,10 @@ async fn a_cancelled_transaction_does_not_block_the_next(database: TestDatabase)
             tx.commit().await.unwrap();
         };
         let limit = std::time::Duration::from_millis(round);
-        assert!(tokio::time::timeout(limit, work).await.is_err(), "a thousand inserts within {limit:?}");
+        assert!(
+            tokio::time::timeout(limit, work).await.is_err(),
+            "a thousand inserts within {limit:?}"
+        );
     }
     assert_eq!(rows(&database).await, 0);
     let mut tx = database.begin().await.unwrap();
@@ -122,7 +134,11 @@ async fn concurrent_writers_lose_nothing(database: TestDatabase) {
 async fn a_reading_connection_of_sqlite_cannot_write() {
     let database = TestDatabase::sqlite().await;
     let mut conn = database.read().await.unwrap();
-    for sql in ["delete from inbox", "create table more (id text)", "insert into inbox values ('c', 'm', 'now')"] {
+    for sql in [
+        "delete from inbox",
+        "create table more (id text)",
+        "insert into inbox values ('c', 'm', 'now')",
+    ] {
         let error = execute!(conn, sql).unwrap_err();
         assert!(error.to_string().contains("readonly"), "{error}");
     }

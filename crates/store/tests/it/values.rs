@@ -18,7 +18,12 @@ on_both_databases! {
     a_failed_check_is_neither
 }
 
-async fn insert_user(database: &TestDatabase, id: &str, email: Option<&str>, at: DateTime<Utc>) -> copass_store::Result<()> {
+async fn insert_user(
+    database: &TestDatabase,
+    id: &str,
+    email: Option<&str>,
+    at: DateTime<Utc>,
+) -> copass_store::Result<()> {
     let mut tx = database.begin().await?;
     execute!(
         tx,
@@ -50,13 +55,24 @@ async fn insert_message(database: &TestDatabase, id: &str, is_broadcast: bool, b
 async fn instants_keep_their_microseconds(database: TestDatabase) {
     let now = clock::now();
     // The last three digits are what a cut to milliseconds would lose.
-    let cases = ["2026-04-30T14:25:18.000001Z", "1969-12-31T23:59:59.999999Z", "2024-02-29T00:00:00Z", "9999-12-31T23:59:59.999999Z"];
+    let cases = [
+        "2026-04-30T14:25:18.000001Z",
+        "1969-12-31T23:59:59.999999Z",
+        "2024-02-29T00:00:00Z",
+        "9999-12-31T23:59:59.999999Z",
+    ];
     let cases = cases.map(|text| text.parse::<DateTime<Utc>>().unwrap());
     for (number, at) in cases.into_iter().chain([now]).enumerate() {
         let id = number.to_string();
         insert_user(&database, &id, None, at).await.unwrap();
         let mut conn = database.read().await.unwrap();
-        let (read,) = fetch_one!(conn, (DateTime<Utc>,), "select created_at from users where id = $1", &id).unwrap();
+        let (read,) = fetch_one!(
+            conn,
+            (DateTime<Utc>,),
+            "select created_at from users where id = $1",
+            &id
+        )
+        .unwrap();
         assert_eq!(read, at);
     }
 }
@@ -70,7 +86,12 @@ async fn instants_compare_in_the_order_of_time(database: TestDatabase) {
         insert_user(&database, &number.to_string(), None, *at).await.unwrap();
     }
     let mut conn = database.read().await.unwrap();
-    let rows = fetch_all!(conn, (DateTime<Utc>,), "select created_at from users order by created_at").unwrap();
+    let rows = fetch_all!(
+        conn,
+        (DateTime<Utc>,),
+        "select created_at from users order by created_at"
+    )
+    .unwrap();
     assert_eq!(rows.into_iter().map(|row| row.0).collect::<Vec<_>>(), instants);
     for (earlier, at) in instants.iter().enumerate() {
         let sql = "select count(*) from users where created_at < $1";
@@ -99,7 +120,13 @@ async fn json_and_booleans_round_trip(database: TestDatabase) {
         assert_eq!((read_flag, &read_body.0), (is_broadcast, body));
     }
     let mut conn = database.read().await.unwrap();
-    let (count,) = fetch_one!(conn, (i64,), "select count(*) from outbox where is_broadcast = $1", true).unwrap();
+    let (count,) = fetch_one!(
+        conn,
+        (i64,),
+        "select count(*) from outbox where is_broadcast = $1",
+        true
+    )
+    .unwrap();
     assert_eq!(count, 3);
 }
 
@@ -113,11 +140,23 @@ async fn null_is_not_empty(database: TestDatabase) {
     assert_eq!((none, empty), ((None, None), (Some(String::new()), None)));
     // Absent values are not equal to each other, so uniqueness does not bind them.
     insert_user(&database, "none too", None, clock::now()).await.unwrap();
-    assert!(fetch_optional!(conn, (String,), "select id from users where id = $1", "nobody").unwrap().is_none());
+    assert!(
+        fetch_optional!(conn, (String,), "select id from users where id = $1", "nobody")
+            .unwrap()
+            .is_none()
+    );
 }
 
 async fn text_keeps_every_character(database: TestDatabase) {
-    let texts = ["ä ö ü ß", "日本語", "\u{1F468}\u{200D}\u{1F469}\u{200D}\u{1F467}", "e\u{301} is not é", "'; drop table users; --", "$1 ? %s\\", " \t\r\n "];
+    let texts = [
+        "ä ö ü ß",
+        "日本語",
+        "\u{1F468}\u{200D}\u{1F469}\u{200D}\u{1F467}",
+        "e\u{301} is not é",
+        "'; drop table users; --",
+        "$1 ? %s\\",
+        " \t\r\n ",
+    ];
     for text in texts {
         insert_user(&database, text, Some(text), clock::now()).await.unwrap();
         let mut conn = database.read().await.unwrap();
@@ -160,14 +199,20 @@ async fn broken_uniqueness_and_broken_references_are_recognised(database: TestDa
     insert_user(&database, "u1", Some("a@b"), clock::now()).await.unwrap();
     for (id, email) in [("u1", "c@d"), ("u2", "a@b")] {
         let error = insert_user(&database, id, Some(email), clock::now()).await.unwrap_err();
-        assert!(error.is_unique_violation() && !error.is_foreign_key_violation(), "{error}");
+        assert!(
+            error.is_unique_violation() && !error.is_foreign_key_violation(),
+            "{error}"
+        );
     }
     let sql = "insert into refresh_tokens (id, user_id, family_id, token_hash, created_at, expires_at) \
                values ($1, $2, 'f', $1, $3, $3)";
     let mut tx = database.begin().await.unwrap();
     execute!(tx, sql, "t1", "u1", clock::now()).unwrap();
     let error = execute!(tx, sql, "t2", "nobody", clock::now()).unwrap_err();
-    assert!(error.is_foreign_key_violation() && !error.is_unique_violation(), "{error}");
+    assert!(
+        error.is_foreign_key_violation() && !error.is_unique_violation(),
+        "{error}"
+    );
     drop(tx);
     let mut tx = database.begin().await.unwrap();
     execute!(tx, sql, "t1", "u1", clock::now()).unwrap();
@@ -188,5 +233,8 @@ async fn a_failed_check_is_neither(database: TestDatabase) {
     )
     .unwrap_err();
     assert!(!error.is_unique_violation() && !error.is_foreign_key_violation());
-    assert_eq!(copass_errors::Error::from(error).code(), copass_errors::ErrorCode::InternalError);
+    assert_eq!(
+        copass_errors::Error::from(error).code(),
+        copass_errors::ErrorCode::InternalError
+    );
 }

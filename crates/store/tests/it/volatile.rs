@@ -30,7 +30,9 @@ on_both_databases! {
 
 type Published = Arc<Mutex<Vec<String>>>;
 
-fn publisher(published: &Published) -> impl Fn(OutboxMessage) -> std::future::Ready<Result<(), String>> + Send + Sync + 'static {
+fn publisher(
+    published: &Published,
+) -> impl Fn(OutboxMessage) -> std::future::Ready<Result<(), String>> + Send + Sync + 'static {
     let published = Arc::clone(published);
     move |message| {
         published.lock().unwrap().push(message.id.to_string());
@@ -51,7 +53,11 @@ fn work() -> OutboxMessage {
 
 async fn handle(db: &Db, id: &str) {
     let mut tx = db.begin().await.unwrap();
-    assert!(inbox::record(&mut tx, "copass.test.work", id, clock::now()).await.unwrap());
+    assert!(
+        inbox::record(&mut tx, "copass.test.work", id, clock::now())
+            .await
+            .unwrap()
+    );
     tx.commit().await.unwrap();
 }
 
@@ -65,11 +71,23 @@ async fn a_message_stays_until_it_was_handled_and_leaves_once(database: TestData
     let id = add(&database, &outbox, &work()).await;
     let (publish, mut known) = (publisher(&published), HashSet::new());
     for sent in [1, 0, 0] {
-        assert_eq!(outbox.relay_volatile_batch(&database, &publish, &mut known).await.unwrap(), sent);
+        assert_eq!(
+            outbox
+                .relay_volatile_batch(&database, &publish, &mut known)
+                .await
+                .unwrap(),
+            sent
+        );
         assert_eq!(waiting(&database).await, 1);
     }
     handle(&database, &id).await;
-    assert_eq!(outbox.relay_volatile_batch(&database, &publish, &mut known).await.unwrap(), 0);
+    assert_eq!(
+        outbox
+            .relay_volatile_batch(&database, &publish, &mut known)
+            .await
+            .unwrap(),
+        0
+    );
     assert_eq!((waiting(&database).await, known.len()), (0, 0));
     assert_eq!(*published.lock().unwrap(), [id]);
 }
@@ -80,7 +98,10 @@ async fn what_was_not_handled_leaves_again_after_a_restart(database: TestDatabas
     for _ in 0..2 {
         // A new process knows nothing of what the last one has published.
         let mut known = HashSet::new();
-        outbox.relay_volatile_batch(&database, &publisher(&published), &mut known).await.unwrap();
+        outbox
+            .relay_volatile_batch(&database, &publisher(&published), &mut known)
+            .await
+            .unwrap();
     }
     assert_eq!(*published.lock().unwrap(), [id.clone(), id]);
 }
@@ -88,18 +109,35 @@ async fn what_was_not_handled_leaves_again_after_a_restart(database: TestDatabas
 async fn what_was_handled_does_not_leave_again_after_a_restart(database: TestDatabase) {
     let (outbox, published) = (Outbox::new("test"), Published::default());
     let id = add(&database, &outbox, &work()).await;
-    outbox.relay_volatile_batch(&database, &publisher(&published), &mut HashSet::new()).await.unwrap();
+    outbox
+        .relay_volatile_batch(&database, &publisher(&published), &mut HashSet::new())
+        .await
+        .unwrap();
     handle(&database, &id).await;
     // Killed before the relay looked again.
-    outbox.relay_volatile_batch(&database, &publisher(&published), &mut HashSet::new()).await.unwrap();
-    assert_eq!((published.lock().unwrap().len(), waiting(&database).await), (1, 0));
+    outbox
+        .relay_volatile_batch(&database, &publisher(&published), &mut HashSet::new())
+        .await
+        .unwrap();
+    assert_eq!((waiting(&database).await, published.lock().unwrap().len()), (0, 1));
 }
 
 async fn a_broadcast_is_done_when_it_was_sent(database: TestDatabase) {
     let (outbox, published) = (Outbox::new("test"), Published::default());
-    add(&database, &outbox, &OutboxMessage::to_topic("copass.test.news", "test.v1", json!({}))).await;
+    add(
+        &database,
+        &outbox,
+        &OutboxMessage::to_topic("copass.test.news", "test.v1", json!({})),
+    )
+    .await;
     let mut known = HashSet::new();
-    assert_eq!(outbox.relay_volatile_batch(&database, &publisher(&published), &mut known).await.unwrap(), 1);
+    assert_eq!(
+        outbox
+            .relay_volatile_batch(&database, &publisher(&published), &mut known)
+            .await
+            .unwrap(),
+        1
+    );
     assert_eq!((waiting(&database).await, known.len()), (0, 0));
 }
 
@@ -108,8 +146,19 @@ async fn a_message_that_could_not_be_published_leaves_later(database: TestDataba
     let id = add(&database, &outbox, &work()).await;
     let mut known = HashSet::new();
     let refuse = |_| ready(Err("the queue is full".to_owned()));
-    assert!(outbox.relay_volatile_batch(&database, &refuse, &mut known).await.is_err());
-    assert_eq!(outbox.relay_volatile_batch(&database, &publisher(&published), &mut known).await.unwrap(), 1);
+    assert!(
+        outbox
+            .relay_volatile_batch(&database, &refuse, &mut known)
+            .await
+            .is_err()
+    );
+    assert_eq!(
+        outbox
+            .relay_volatile_batch(&database, &publisher(&published), &mut known)
+            .await
+            .unwrap(),
+        1
+    );
     assert_eq!(*published.lock().unwrap(), [id]);
 }
 
@@ -117,7 +166,11 @@ async fn the_relay_forgets_what_was_handled(database: TestDatabase) {
     let (outbox, published) = (Outbox::new("test"), Published::default());
     let stop = CancellationToken::new();
     let mut tasks = JoinSet::new();
-    tasks.spawn(outbox.clone().relay(database.db(), Broker::Volatile, publisher(&published), stop.clone()));
+    tasks.spawn(
+        outbox
+            .clone()
+            .relay(database.db(), Broker::Volatile, publisher(&published), stop.clone()),
+    );
     let id = add(&database, &outbox, &work()).await;
     outbox.wake();
     eventually(LIMIT, || ready(!published.lock().unwrap().is_empty())).await;
@@ -125,6 +178,10 @@ async fn the_relay_forgets_what_was_handled(database: TestDatabase) {
     outbox.wake();
     eventually(LIMIT, || async { waiting(&database).await == 0 }).await;
     stop.cancel();
-    tokio::time::timeout(LIMIT, tasks.join_next()).await.unwrap().unwrap().unwrap();
+    tokio::time::timeout(LIMIT, tasks.join_next())
+        .await
+        .unwrap()
+        .unwrap()
+        .unwrap();
     assert_eq!(*published.lock().unwrap(), [id]);
 }

@@ -60,7 +60,11 @@ impl SourceService for MisbehavingSources {
             return Err(Error::invalid(vec![problem]).with_retry_after_s(3).into());
         }
         let user_id = principal.user_id.map(String::from).unwrap_or_default();
-        Ok(Response::new(DataSource { user_id, name: principal.via.join(" > "), ..DataSource::default() }))
+        Ok(Response::new(DataSource {
+            user_id,
+            name: principal.via.join(" > "),
+            ..DataSource::default()
+        }))
     }
 }
 
@@ -79,9 +83,19 @@ async fn the_deadline_is_enforced_and_ends_the_handler() {
         let context = TestSandbox::new().owner().with_timeout(Duration::from_millis(200));
         let started = Instant::now();
         let request = context.request(ListSourcesRequest::default());
-        let status = SourceServiceClient::new(transport).list_sources(request).await.unwrap_err();
-        assert_eq!((status.code(), code(&status)), (Code::DeadlineExceeded, ErrorCode::DeadlineExceeded), "{wiring}");
-        assert!(started.elapsed() >= Duration::from_millis(200) && started.elapsed() < LIMIT, "{wiring}");
+        let status = SourceServiceClient::new(transport)
+            .list_sources(request)
+            .await
+            .unwrap_err();
+        assert_eq!(
+            (status.code(), code(&status)),
+            (Code::DeadlineExceeded, ErrorCode::DeadlineExceeded),
+            "{wiring}"
+        );
+        assert!(
+            started.elapsed() >= Duration::from_millis(200) && started.elapsed() < LIMIT,
+            "{wiring}"
+        );
         eventually(LIMIT, || async { service.waiting.load(Ordering::SeqCst) == 0 }).await;
     }
 }
@@ -94,9 +108,14 @@ async fn the_server_enforces_the_deadline_by_itself() {
     let transport = Transport::new(ServerStack::new(routes, "ingestion", signer()));
     let mut request = Request::new(ListSourcesRequest::default());
     let token = signer().sign(&TestSandbox::new().owner().principal).unwrap();
-    request.metadata_mut().insert("copass-principal", token.parse().unwrap());
+    request
+        .metadata_mut()
+        .insert("copass-principal", token.parse().unwrap());
     request.metadata_mut().insert("grpc-timeout", "50m".parse().unwrap());
-    let status = SourceServiceClient::new(transport).list_sources(request).await.unwrap_err();
+    let status = SourceServiceClient::new(transport)
+        .list_sources(request)
+        .await
+        .unwrap_err();
     assert_eq!(status.code(), Code::DeadlineExceeded);
     assert_eq!(service.waiting.load(Ordering::SeqCst), 0);
 }
@@ -125,9 +144,19 @@ async fn a_panic_is_an_internal_error_and_the_next_call_works() {
         for _ in 0..2 {
             let request = owner.request(RegisterSourceRequest::default());
             let status = client.register_source(request).await.unwrap_err();
-            assert_eq!((status.code(), code(&status)), (Code::Internal, ErrorCode::InternalError), "{wiring}");
-            assert!(!format!("{status:?}").contains("expected in this test"), "{wiring} tells what panicked");
-            client.get_source(owner.request(GetSourceRequest::default())).await.unwrap();
+            assert_eq!(
+                (status.code(), code(&status)),
+                (Code::Internal, ErrorCode::InternalError),
+                "{wiring}"
+            );
+            assert!(
+                !format!("{status:?}").contains("expected in this test"),
+                "{wiring} tells what panicked"
+            );
+            client
+                .get_source(owner.request(GetSourceRequest::default()))
+                .await
+                .unwrap();
         }
     }
 }
@@ -143,10 +172,16 @@ async fn a_call_without_a_valid_token_is_refused() {
         for token in [None, Some(""), Some("nonsense"), Some(forged.as_str())] {
             let mut request = Request::new(GetSourceRequest::default());
             if let Some(token) = token {
-                request.metadata_mut().insert("copass-principal", token.parse().unwrap());
+                request
+                    .metadata_mut()
+                    .insert("copass-principal", token.parse().unwrap());
             }
             let status = client.get_source(request).await.unwrap_err();
-            assert_eq!((status.code(), code(&status)), (Code::Unauthenticated, ErrorCode::Unauthorized), "{wiring}");
+            assert_eq!(
+                (status.code(), code(&status)),
+                (Code::Unauthenticated, ErrorCode::Unauthorized),
+                "{wiring}"
+            );
         }
     }
 }
@@ -157,11 +192,29 @@ async fn the_principal_and_the_details_of_an_error_arrive_whole() {
     for (wiring, transport) in wirings(&service).await {
         let sandbox = TestSandbox::new();
         let mut client = SourceServiceClient::new(transport);
-        let answer = client.get_source(sandbox.owner().request(GetSourceRequest::default())).await.unwrap().into_inner();
-        assert_eq!((answer.user_id.as_str(), answer.name.as_str()), (sandbox.owner_user_id.as_str(), "test > ingestion"));
-        let request = GetSourceRequest { data_source_id: "any".to_owned(), ..GetSourceRequest::default() };
+        let answer = client
+            .get_source(sandbox.owner().request(GetSourceRequest::default()))
+            .await
+            .unwrap()
+            .into_inner();
+        assert_eq!(
+            (answer.user_id.as_str(), answer.name.as_str()),
+            (sandbox.owner_user_id.as_str(), "test > ingestion")
+        );
+        let request = GetSourceRequest {
+            data_source_id: "any".to_owned(),
+            ..GetSourceRequest::default()
+        };
         let error = Error::from(client.get_source(sandbox.owner().request(request)).await.unwrap_err());
-        assert_eq!((error.code(), error.retry_after_s()), (ErrorCode::ValidationError, Some(3)), "{wiring}");
-        assert_eq!(error.problems()[0], FieldProblem::query("status", "ist unmöglich"), "{wiring}");
+        assert_eq!(
+            (error.code(), error.retry_after_s()),
+            (ErrorCode::ValidationError, Some(3)),
+            "{wiring}"
+        );
+        assert_eq!(
+            error.problems()[0],
+            FieldProblem::query("status", "ist unmöglich"),
+            "{wiring}"
+        );
     }
 }

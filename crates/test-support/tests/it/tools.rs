@@ -30,13 +30,20 @@ async fn every_database_is_migrated_and_belongs_to_one_test() {
         )
         .unwrap();
         tx.commit().await.unwrap();
-        assert_eq!((inbox_rows(&database).await, inbox_rows(&other).await), (1, 0), "{}", database.name());
+        assert_eq!(
+            (inbox_rows(&database).await, inbox_rows(&other).await),
+            (1, 0),
+            "{}",
+            database.name()
+        );
     }
 }
 
 #[tokio::test]
 async fn a_database_goes_with_its_guard() {
-    let Some(database) = TestDatabase::postgres().await else { return };
+    let Some(database) = TestDatabase::postgres().await else {
+        return;
+    };
     let url = database.url().to_owned();
     drop(database);
     assert!(matches!(Db::open(&url, 1).await, Err(OpenError::Unreachable { .. })));
@@ -44,9 +51,18 @@ async fn a_database_goes_with_its_guard() {
 
 #[tokio::test]
 async fn two_queues_on_one_broker_do_not_meet() {
-    let (Some(mine), Some(other)) = (amqp_queue(&[WORK], &[]), amqp_queue(&[WORK], &[])) else { return };
-    mine.queue().publish(&WORK, Message::new("test.v1", json!({}))).await.unwrap();
-    other.queue().publish(&WORK, Message::new("test.v1", json!({}))).await.unwrap();
+    let (Some(mine), Some(other)) = (amqp_queue(&[WORK], &[]), amqp_queue(&[WORK], &[])) else {
+        return;
+    };
+    mine.queue()
+        .publish(&WORK, Message::new("test.v1", json!({})))
+        .await
+        .unwrap();
+    other
+        .queue()
+        .publish(&WORK, Message::new("test.v1", json!({})))
+        .await
+        .unwrap();
     for queue in [mine.queue(), other.queue()] {
         assert_eq!(queue.depth(&WORK).await.unwrap().ready, 1);
     }

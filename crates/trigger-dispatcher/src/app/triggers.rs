@@ -100,7 +100,9 @@ impl Triggers {
         let unknown = || Error::not_found("trigger");
         let trigger_id: TriggerId = trigger_id.parse().map_err(|_| unknown())?;
         let mut conn = self.db.read().await?;
-        store::triggers::find(&mut conn, sandbox_id, &agent_id, &trigger_id).await?.ok_or_else(unknown)
+        store::triggers::find(&mut conn, sandbox_id, &agent_id, &trigger_id)
+            .await?
+            .ok_or_else(unknown)
     }
 }
 

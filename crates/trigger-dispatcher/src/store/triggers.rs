@@ -38,7 +38,11 @@ impl TryFrom<Row> for Trigger {
             event_type_filter: row.event_type_filter,
             filter_config: row.filter_config.map(|config| config.0),
             status: Status::parse(&row.status).map_err(Error::internal)?,
-            rate_limit_per_hour: row.rate_limit_per_hour.map(u32::try_from).transpose().map_err(Error::internal)?,
+            rate_limit_per_hour: row
+                .rate_limit_per_hour
+                .map(u32::try_from)
+                .transpose()
+                .map_err(Error::internal)?,
             last_fired_at: row.last_fired_at,
             fire_count: u64::try_from(row.fire_count).map_err(Error::internal)?,
             created_at: row.created_at,
@@ -89,5 +93,9 @@ pub(crate) async fn find(
 
 /// Removes every trigger of a sandbox that is no more; returns how many there were.
 pub(crate) async fn delete_all(tx: &mut Tx, sandbox_id: &SandboxId) -> Result<u64> {
-    Ok(execute!(*tx, "delete from triggers where sandbox_id = $1", sandbox_id.as_str())?)
+    Ok(execute!(
+        *tx,
+        "delete from triggers where sandbox_id = $1",
+        sandbox_id.as_str()
+    )?)
 }

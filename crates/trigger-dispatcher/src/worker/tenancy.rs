@@ -23,16 +23,18 @@ struct SandboxDestroyed {
 
 pub(crate) fn start(deps: &Deps, prefetch: u16) {
     let (db, queue) = (deps.db.clone(), deps.queue.clone());
-    deps.tasks.spawn(Phase::Intake, "trigger-dispatcher.tenancy", move |stop| {
-        worker::run(queue, QUEUE, prefetch, stop, move |message| handle(db.clone(), message))
-    });
+    deps.tasks
+        .spawn(Phase::Intake, "trigger-dispatcher.tenancy", move |stop| {
+            worker::run(queue, QUEUE, prefetch, stop, move |message| handle(db.clone(), message))
+        });
 }
 
 async fn handle(db: Db, message: Message) -> Result<(), HandlerError> {
     match message.kind.as_str() {
         DESTROYED => {
-            let body: SandboxDestroyed =
-                message.decode().map_err(|error| HandlerError::Poison(format!("{DESTROYED}: {error}")))?;
+            let body: SandboxDestroyed = message
+                .decode()
+                .map_err(|error| HandlerError::Poison(format!("{DESTROYED}: {error}")))?;
             Ok(destroyed(&db, &message.id, &body.sandbox_id).await?)
         }
         other => Err(HandlerError::Poison(format!("unknown kind {other:?}"))),

@@ -9,6 +9,7 @@ use futures::{StreamExt as _, stream};
 use serde_json::{Map, Value, json};
 
 use super::{
+    clean,
     engine::{End, Turn},
     frames::Frame,
     journal::StepHandle,
@@ -78,7 +79,7 @@ impl Turn<'_> {
         ToolCall {
             call_id,
             name,
-            arguments: without_nul(call.arguments),
+            arguments: clean::value(call.arguments),
         }
     }
 
@@ -255,8 +256,8 @@ impl Turn<'_> {
             }
         };
         metrics::counter!("copass_tool_calls_total", "outcome" => word).increment(1);
-        let result = without_nul(Value::Object(result));
-        let error = error.map(|error| error.replace('\0', "\u{fffd}"));
+        let result = clean::value(Value::Object(result));
+        let error = error.map(clean::text);
         self.redactor.learn(&result);
         let text = result.to_string();
         let frame_text = if text.len() <= MAX_FRAME_BYTES {
@@ -345,20 +346,4 @@ fn shortened(text: &str) -> Value {
     // Quotes and backslashes are escaped once more inside the object, so the beginning has to be well below the bound.
     let beginning = &text[..text.floor_char_boundary(MAX_RESULT_BYTES / 2)];
     json!({"truncated": true, "total_bytes": text.len(), "beginning": beginning})
-}
-
-/// NUL characters cannot be stored by PostgreSQL; they become the replacement character.
-fn without_nul(value: Value) -> Value {
-    if !copass_types::validate::json_has_nul(&value) {
-        return value;
-    }
-    match value {
-        Value::String(text) => text.replace('\0', "\u{fffd}").into(),
-        Value::Array(items) => items.into_iter().map(without_nul).collect(),
-        Value::Object(fields) => fields
-            .into_iter()
-            .map(|(name, field)| (name.replace('\0', "\u{fffd}"), without_nul(field)))
-            .collect(),
-        other => other,
-    }
 }

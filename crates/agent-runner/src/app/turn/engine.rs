@@ -18,6 +18,7 @@ use super::{
     Order, Worker,
     accept::Start,
     calls::Prepared,
+    clean,
     frames::{Frame, FrameSink},
     journal::{Journal, JournalError, StepHandle},
     redact::Redactor,
@@ -213,7 +214,7 @@ impl<'a> Turn<'a> {
                 retry_in_ms = pause.map(|pause| pause.as_millis()), "the model provider failed"
             );
             let Some(pause) = pause else {
-                let message = failure.error.message.replace('\0', "\u{fffd}");
+                let message = clean::text(failure.error.message);
                 let stored = self.redactor.text(&message);
                 self.journal.end(self.model_step, StepState::Failed, |step| {
                     step.error = Some(stored);
@@ -307,12 +308,7 @@ impl<'a> Turn<'a> {
     }
 
     async fn take_text(&mut self, answer: &mut Answer, text: String) -> Result<(), ModelError> {
-        // PostgreSQL cannot keep a NUL, and no reader wants one.
-        let mut text = if text.contains('\0') {
-            text.replace('\0', "\u{fffd}")
-        } else {
-            text
-        };
+        let mut text = clean::text(text);
         let room = MAX_OUTPUT_BYTES.saturating_sub(self.text.len());
         let is_too_long = text.len() > room;
         if is_too_long {

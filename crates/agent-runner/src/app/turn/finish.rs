@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use copass_errors::ErrorCode;
 use copass_llm::Message;
 use copass_runtime::clock;
 use serde_json::json;
@@ -12,13 +13,24 @@ use super::{
     journal::{JournalError, uncertain_sentence},
 };
 use crate::{
-    app::{active::StopCause, domain::RunStatus},
+    app::{
+        active::StopCause,
+        domain::{Run, RunStatus},
+    },
     store::{self, signed},
 };
 
 /// How often the end is tried to be written before the run is left to the reaper.
 const WRITE_ATTEMPTS: u32 = 6;
 const FIRST_WRITE_PAUSE: Duration = Duration::from_millis(50);
+
+const INTERNAL_ERROR: &str = "InternalError";
+
+/// How much of the end was written.
+enum Written {
+    Whole,
+    Bare,
+}
 
 /// The words of an end that is no success.
 struct Verdict {
@@ -41,7 +53,9 @@ impl Turn<'_> {
         } else {
             self.write_end(verdict.is_none()).await
         };
-        self.count();
+        if written.is_ok() {
+            self.count();
+        }
         tracing::info!(
             run.id = %self.run.id, sandbox.id = %self.run.sandbox_id, status = self.run.status.as_str(),
             duration_ms = self.run.duration_ms, error = self.run.error_message, "run ended"
@@ -49,25 +63,18 @@ impl Turn<'_> {
         let usage_json = self.usage_json();
         let Self { run, sink, .. } = self;
         let frame = match (written, verdict) {
-            (Ok(()), None) => Frame::Finished(Box::new(Finished {
+            (Ok(Written::Whole), None) => Frame::Finished(Box::new(Finished {
                 stop_reason,
                 usage_json,
                 run,
             })),
-            (Ok(()), Some(Verdict { kind, .. })) => {
-                let message = run.error_message.clone().unwrap_or_default();
-                Frame::Failed(Box::new(Failed {
-                    message,
-                    kind,
-                    run_id: Some(run.id.clone()),
-                    run: Some(run),
-                }))
-            }
+            (Ok(Written::Whole), Some(Verdict { kind, .. })) => failed(kind, run),
+            (Ok(Written::Bare), _) => failed(INTERNAL_ERROR, run),
             (Err(error), verdict) => {
                 let message = not_written(&error, verdict.as_ref());
                 Frame::Failed(Box::new(Failed {
                     message,
-                    kind: "InternalError",
+                    kind: INTERNAL_ERROR,
                     run_id: Some(run.id),
                     run: None,
                 }))
@@ -85,7 +92,7 @@ impl Turn<'_> {
         match end {
             End::Finished { .. } | End::Broken => verdict(
                 RunStatus::Failed,
-                "InternalError",
+                INTERNAL_ERROR,
                 "internal error; try again, and report the run id if it stays",
             ),
             End::Provider(message) => verdict(RunStatus::Failed, "ProviderError", message),
@@ -146,20 +153,46 @@ impl Turn<'_> {
         self.run.cost_microcents = is_free.then_some(0);
     }
 
-    /// One transaction; tried again while the database is away, because a run that is over must not look alive.
-    async fn write_end(&mut self, is_success: bool) -> Result<(), JournalError> {
+    /// One transaction; tried again while the database is away, because a run that is over must not look alive. Where the
+    /// database refuses what the run gave, which only a defect brings about, the row alone is ended.
+    async fn write_end(&mut self, is_success: bool) -> Result<Written, JournalError> {
         let mut pause = FIRST_WRITE_PAUSE;
-        for _ in 1..WRITE_ATTEMPTS {
-            match self.try_write_end(is_success).await {
-                Err(JournalError::Store(error)) => {
-                    tracing::warn!(run.id = %self.run.id, %error, cause = error.cause_chain(), "the run's end is not written yet");
-                }
-                done => return done,
+        for attempt in 1.. {
+            let error = match self.try_write_end(is_success).await {
+                Ok(()) => return Ok(Written::Whole),
+                Err(JournalError::LeaseLost) => return Err(JournalError::LeaseLost),
+                Err(JournalError::Store(error)) => error,
+            };
+            tracing::warn!(
+                run.id = %self.run.id, %error, cause = error.cause_chain(), attempt, "the run's end is not written yet"
+            );
+            if error.code() != ErrorCode::Unavailable {
+                break;
+            }
+            if attempt == WRITE_ATTEMPTS {
+                return Err(JournalError::Store(error));
             }
             tokio::time::sleep(pause).await;
             pause *= 3;
         }
-        self.try_write_end(is_success).await
+        self.write_bare_end().await.map(|()| Written::Bare)
+    }
+
+    async fn write_bare_end(&mut self) -> Result<(), JournalError> {
+        self.run.status = RunStatus::Failed;
+        self.run.error_type = Some(INTERNAL_ERROR.to_owned());
+        self.run.error_message = Some("the end of the run could not be stored in full; report the run id".to_owned());
+        self.run.output_text = None;
+        let now = clock::now();
+        let mut tx = self.worker.db.begin().await?;
+        if !store::runs::finish(&mut tx, &self.journal.lease(), &self.run).await? {
+            tx.rollback().await?;
+            return Err(JournalError::LeaseLost);
+        }
+        store::steps::close_open(&mut tx, &self.run.id, "the end of the step could not be stored", now).await?;
+        store::conversations::release(&mut tx, &self.run.sandbox_id, &self.session_id, &self.run.id, now).await?;
+        tx.commit().await?;
+        Ok(())
     }
 
     async fn try_write_end(&mut self, is_success: bool) -> Result<(), JournalError> {
@@ -205,6 +238,16 @@ impl Turn<'_> {
         }
         usage.to_string()
     }
+}
+
+fn failed(kind: &'static str, run: Run) -> Frame {
+    let message = run.error_message.clone().unwrap_or_default();
+    Frame::Failed(Box::new(Failed {
+        message,
+        kind,
+        run_id: Some(run.id.clone()),
+        run: Some(run),
+    }))
 }
 
 fn not_written(error: &JournalError, verdict: Option<&Verdict>) -> String {

@@ -14,6 +14,7 @@ use copass_store::{Db, Tx};
 use copass_types::{RunId, SandboxId, StepId};
 use serde_json::{Value, json};
 
+use super::clean;
 use crate::{
     app::domain::{Step, StepKind, StepState},
     store::{self, runs::Lease},
@@ -137,6 +138,9 @@ impl Journal {
             entry.step.state = state;
             entry.step.finished_at = Some(clock::now());
             fill(&mut entry.step);
+            // The last net: a step that cannot be stored would take the whole journal with it.
+            entry.step.output = entry.step.output.take().map(clean::value);
+            entry.step.error = entry.step.error.take().map(clean::text);
             entry.is_dirty = true;
         }
     }

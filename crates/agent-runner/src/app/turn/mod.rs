@@ -7,6 +7,7 @@
 
 mod accept;
 mod calls;
+mod clean;
 mod engine;
 mod finish;
 mod frames;

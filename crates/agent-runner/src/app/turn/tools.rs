@@ -21,6 +21,8 @@ use serde_json::{Map, Value, json};
 pub(crate) const MANAGEMENT_SOURCE: &str = "copass_management";
 const MAX_TOOLS: usize = 512;
 const MAX_NAME_CHARS: usize = 128;
+/// The other side gives up this much later than this side, so that there is one answer to a call that takes too long.
+const DEADLINE_MARGIN: Duration = Duration::from_millis(500);
 
 /// A tool as its source describes it.
 #[derive(Debug, Clone)]
@@ -180,16 +182,13 @@ impl ToolCaller for ManagementCaller {
             name: name.to_owned(),
             arguments_json: serde_json::to_string(arguments).map_err(Error::internal)?,
         };
-        let context = self.context.clone().with_timeout(self.timeout);
+        let context = self.context.clone().with_timeout(self.timeout + DEADLINE_MARGIN);
         let mut client = self.client.clone();
-        // The deadline of the stack covers the head of the answer; this one covers all of it.
+        // The deadline of the stack covers the head of the answer; this one covers all of it. Dropping the call stops it.
         let answer = tokio::time::timeout(self.timeout, client.call_tool(context.request(request)))
             .await
             .map_err(|_| timed_out(self.timeout))?
-            .map_err(|status| match Error::from(status) {
-                error if error.code() == ErrorCode::DeadlineExceeded => timed_out(self.timeout),
-                error => error,
-            })?
+            .map_err(Error::from)?
             .into_inner();
         let result = serde_json::from_str(&answer.result_json).map_err(Error::internal)?;
         Ok(ToolAnswer {

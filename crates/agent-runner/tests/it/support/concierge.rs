@@ -3,7 +3,10 @@
 use std::{
     collections::HashMap,
     pin::Pin,
-    sync::{Arc, Mutex, atomic::{AtomicUsize, Ordering}},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use copass_proto::{
@@ -57,7 +60,10 @@ impl FakeConcierge {
     }
 
     pub(crate) fn answers(&self, name: &str, result: Value) {
-        let response = CallToolResponse { result_json: result.to_string(), error: None };
+        let response = CallToolResponse {
+            result_json: result.to_string(),
+            error: None,
+        };
         self.on(name, move |_| std::future::ready(Ok(response.clone())));
     }
 
@@ -101,13 +107,19 @@ impl ConciergeService for FakeConcierge {
         let request = request.into_inner();
         self.0.running.fetch_add(1, Ordering::SeqCst);
         let _running = Running(self.0.clone());
-        self.0.calls.lock().unwrap().push(Call { request: request.clone(), context });
+        self.0.calls.lock().unwrap().push(Call {
+            request: request.clone(),
+            context,
+        });
         self.0.log.lock().unwrap().push(format!("+{}", request.name));
         let tool = self.0.tools.lock().unwrap().get(&request.name).cloned();
         let name = request.name.clone();
         let answer = match tool {
             Some(tool) => tool(request).await,
-            None => Ok(CallToolResponse { result_json: json!({"ok": true}).to_string(), error: None }),
+            None => Ok(CallToolResponse {
+                result_json: json!({"ok": true}).to_string(),
+                error: None,
+            }),
         };
         self.0.log.lock().unwrap().push(format!("-{name}"));
         answer.map(Response::new)

@@ -47,6 +47,7 @@ pub(crate) struct Builder {
     database: Arc<TestDatabase>,
     wiring: Wiring,
     provider: Arc<dyn Provider>,
+    registered_as: &'static str,
     config: Config,
     sandbox: TestSandbox,
 }
@@ -61,7 +62,14 @@ impl Builder {
         let mut config = Config::new("worker-1", (SCRIPTED.to_owned(), SCRIPTED.to_owned()));
         config.limits.slow_reader = LIMIT;
         let provider = scripted(serde_json::json!({"turns": [{"events": [{"text": "Hello."}]}]}));
-        Self { database, wiring, provider, config, sandbox: TestSandbox::new() }
+        Self {
+            database,
+            wiring,
+            provider,
+            registered_as: SCRIPTED,
+            config,
+            sandbox: TestSandbox::new(),
+        }
     }
 
     pub(crate) fn script(self, script: Value) -> Self {
@@ -70,6 +78,12 @@ impl Builder {
 
     pub(crate) fn provider(mut self, provider: Arc<dyn Provider>) -> Self {
         self.provider = provider;
+        self
+    }
+
+    /// The backend's name in the registry.
+    pub(crate) fn registered_as(mut self, backend: &'static str) -> Self {
+        self.registered_as = backend;
         self
     }
 
@@ -90,7 +104,7 @@ impl Builder {
         let deps = Deps {
             db: self.database.db(),
             queue: queue.clone() as Arc<dyn Queue>,
-            models: Arc::new(Registry::new().with(SCRIPTED, self.provider)),
+            models: Arc::new(Registry::new().with(self.registered_as, self.provider)),
             concierge: self.wiring.connect(concierge.routes(), "concierge").await,
             master_key: master_key(),
             tasks: tasks.clone(),
@@ -98,7 +112,16 @@ impl Builder {
         let runner = AgentRunner::create(self.config, deps);
         let transport = self.wiring.connect(runner.routes(), "agent-runner").await;
         let db = self.database.db();
-        Fixture { runner, transport, concierge, queue, tasks, sandbox: self.sandbox, db, _database: self.database }
+        Fixture {
+            runner,
+            transport,
+            concierge,
+            queue,
+            tasks,
+            sandbox: self.sandbox,
+            db,
+            _database: self.database,
+        }
     }
 }
 
@@ -158,14 +181,25 @@ impl Fixture {
     /// Starts a turn as the caller, through the concierge.
     pub(crate) async fn start(&self, caller: &CallContext, turn: StartSystemTurnRequest) -> Result<Turn, Error> {
         let request = via_concierge(caller.clone()).request(turn);
-        let stream = self.runs().start_system_turn(request).await.map_err(Error::from)?.into_inner();
-        Ok(Turn { stream, seen: Vec::new() })
+        let stream = self
+            .runs()
+            .start_system_turn(request)
+            .await
+            .map_err(Error::from)?
+            .into_inner();
+        Ok(Turn {
+            stream,
+            seen: Vec::new(),
+        })
     }
 
     /// Starts a turn as the owner with a limit of time.
     pub(crate) async fn start_within(&self, message: &str, timeout: Duration) -> Turn {
         let mut turn = self.turn(message);
-        turn.limits = Some(RunLimits { max_turns: 0, timeout_ms: u32::try_from(timeout.as_millis()).unwrap() });
+        turn.limits = Some(RunLimits {
+            max_turns: 0,
+            timeout_ms: u32::try_from(timeout.as_millis()).unwrap(),
+        });
         self.start(&self.sandbox.owner(), turn).await.unwrap()
     }
 
@@ -178,13 +212,20 @@ impl Fixture {
         let mut request = self.turn(message);
         request.session_id = session_id.map(str::to_owned);
         let mut turn = self.start(caller, request).await.unwrap();
-        turn.to_end().await;
+        turn.finish_reading().await;
         turn
     }
 
     pub(crate) async fn run_row_as(&self, caller: &CallContext, run_id: &str) -> Result<Run, Error> {
-        let request = GetRunRequest { sandbox_id: self.sandbox.id.to_string(), run_id: run_id.to_owned() };
-        let run = self.runs().get_run(caller.request(request)).await.map_err(Error::from)?;
+        let request = GetRunRequest {
+            sandbox_id: self.sandbox.id.to_string(),
+            run_id: run_id.to_owned(),
+        };
+        let run = self
+            .runs()
+            .get_run(caller.request(request))
+            .await
+            .map_err(Error::from)?;
         Ok(run.into_inner())
     }
 
@@ -196,7 +237,12 @@ impl Fixture {
     pub(crate) async fn run_becomes(&self, run_id: &str, status: &str, limit: Duration) -> Run {
         eventually(limit, async || {
             let run = self.run_row(run_id).await;
-            assert!(run.status == "running" || run.status == status, "{} {:?}", run.status, run.error_message);
+            assert!(
+                run.status == "running" || run.status == status,
+                "{} {:?}",
+                run.status,
+                run.error_message
+            );
             run.status == status
         })
         .await;
@@ -217,8 +263,12 @@ pub(crate) struct Turn {
 
 impl Turn {
     pub(crate) async fn next(&mut self) -> Option<Frame> {
-        let message = tokio::time::timeout(LIMIT, self.stream.message()).await.expect("a frame in time");
-        let frame = message.expect("the stream does not break").map(|frame| frame.frame.expect("a frame with content"));
+        let message = tokio::time::timeout(LIMIT, self.stream.message())
+            .await
+            .expect("a frame in time");
+        let frame = message
+            .expect("the stream does not break")
+            .map(|frame| frame.frame.expect("a frame with content"));
         self.seen.extend(frame.clone());
         frame
     }
@@ -234,17 +284,33 @@ impl Turn {
     }
 
     /// Reads to the end and checks what holds for every stream (`sse.md` 4).
-    pub(crate) async fn to_end(&mut self) {
+    pub(crate) async fn finish_reading(&mut self) {
         while self.next().await.is_some() {}
-        assert!(matches!(self.seen.first(), Some(Frame::RunStarted(_))), "{:?}", self.seen);
+        assert!(
+            matches!(self.seen.first(), Some(Frame::RunStarted(_))),
+            "{:?}",
+            self.seen
+        );
         let terminal = self.seen.iter().filter(|frame| is_terminal(frame)).count();
-        assert!(terminal == 1 && self.seen.last().is_some_and(is_terminal), "{:?}", self.seen);
-        let started = self.seen.iter().filter(|frame| matches!(frame, Frame::RunStarted(_))).count();
+        assert!(
+            terminal == 1 && self.seen.last().is_some_and(is_terminal),
+            "{:?}",
+            self.seen
+        );
+        let started = self
+            .seen
+            .iter()
+            .filter(|frame| matches!(frame, Frame::RunStarted(_)))
+            .count();
         assert_eq!(started, 1);
         for (index, frame) in self.seen.iter().enumerate() {
             if let Frame::AgentToolResult(result) = frame {
                 let is_call = |frame: &Frame| matches!(frame, Frame::AgentToolCall(call) if call.call_id == result.call_id && call.name == result.name);
-                assert_eq!(self.seen[..index].iter().filter(|frame| is_call(frame)).count(), 1, "{result:?}");
+                assert_eq!(
+                    self.seen[..index].iter().filter(|frame| is_call(frame)).count(),
+                    1,
+                    "{result:?}"
+                );
                 assert!(serde_json::from_str::<Value>(&result.result_json).unwrap().is_object());
             }
         }
@@ -284,10 +350,13 @@ impl Turn {
     }
 
     pub(crate) fn results(&self) -> Vec<&copass_proto::run::ToolResultFrame> {
-        let result = |frame| match frame {
-            &Frame::AgentToolResult(ref result) => Some(result),
-            _ => None,
-        };
+        fn result(frame: &Frame) -> Option<&copass_proto::run::ToolResultFrame> {
+            if let Frame::AgentToolResult(result) = frame {
+                Some(result)
+            } else {
+                None
+            }
+        }
         self.seen.iter().filter_map(result).collect()
     }
 }

@@ -18,7 +18,12 @@ pub(crate) struct Flaky {
 
 impl Flaky {
     pub(crate) fn new(failures: usize, error: Error, after: Arc<dyn Provider>) -> Arc<Self> {
-        Arc::new(Self { failures: AtomicUsize::new(failures), error, after, asked: AtomicUsize::new(0) })
+        Arc::new(Self {
+            failures: AtomicUsize::new(failures),
+            error,
+            after,
+            asked: AtomicUsize::new(0),
+        })
     }
 }
 
@@ -30,8 +35,15 @@ impl Provider for Flaky {
 
     async fn stream(&self, request: Request) -> Result<EventStream, Error> {
         self.asked.fetch_add(1, Ordering::SeqCst);
-        let fails = self.failures.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok();
-        if fails { Err(self.error.clone()) } else { self.after.stream(request).await }
+        let fails = self
+            .failures
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1))
+            .is_ok();
+        if fails {
+            Err(self.error.clone())
+        } else {
+            self.after.stream(request).await
+        }
     }
 }
 
@@ -64,7 +76,9 @@ impl Provider for Babbling {
     }
 
     async fn stream(&self, _: Request) -> Result<EventStream, Error> {
-        Ok(Box::pin(futures::stream::repeat_with(|| Ok(StreamEvent::TextDelta(String::new())))))
+        Ok(Box::pin(futures::stream::repeat_with(|| {
+            Ok(StreamEvent::TextDelta(String::new()))
+        })))
     }
 }
 
@@ -76,7 +90,10 @@ pub(crate) struct Recording {
 
 impl Recording {
     pub(crate) fn new(inner: Arc<dyn Provider>) -> Arc<Self> {
-        Arc::new(Self { requests: Mutex::default(), inner })
+        Arc::new(Self {
+            requests: Mutex::default(),
+            inner,
+        })
     }
 
     pub(crate) fn last(&self) -> Request {
