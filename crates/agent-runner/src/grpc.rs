@@ -15,7 +15,7 @@ use tonic::{Request, Response, Status, async_trait};
 
 use crate::app::{
     agent_rules::{Draft, SettingsDraft},
-    agents::{Agents, AnswerCodec, Created, Keyed},
+    agents::{Agents, AnswerCodec, Keyed},
     domain::{Agent, ModelSettings, Run, Step},
     runs::{Query, Runs},
     turn::{Failed, Finished, SystemTurn, ToolDraft, TurnFrame, Turns},
@@ -36,8 +36,18 @@ pub(crate) struct RunsFace {
 struct AgentCodec;
 
 impl AnswerCodec for AgentCodec {
-    fn encode(agent: &Agent) -> Vec<u8> {
-        agent_message(agent.clone()).encode_to_vec()
+    type Answer = agent_proto::Agent;
+
+    fn answer(agent: &Agent) -> Self::Answer {
+        agent_message(agent.clone())
+    }
+
+    fn encode(answer: &Self::Answer) -> Vec<u8> {
+        answer.encode_to_vec()
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self::Answer, Error> {
+        agent_proto::Agent::decode(bytes).map_err(Error::internal)
     }
 }
 
@@ -55,16 +65,10 @@ impl AgentService for AgentsFace {
             key,
             request: message.encode_to_vec(),
         });
-        let agent = match self
+        let agent = self
             .0
             .create::<AgentCodec>(&context, &sandbox_id, draft(message), keyed)
-            .await?
-        {
-            Created::Now(agent) => agent_message(*agent),
-            Created::Before(bytes) => {
-                agent_proto::Agent::decode(bytes.as_slice()).map_err(|error| Status::from(Error::internal(error)))?
-            }
-        };
+            .await?;
         Ok(Response::new(agent))
     }
 

@@ -26,10 +26,13 @@ use copass_proto::{
 };
 use copass_queue::Queue;
 use copass_runtime::{MasterKey, Tasks, grpc::MAX_MESSAGE_BYTES, tasks::Phase};
-use copass_store::Db;
+use copass_store::{Db, outbox::Outbox};
 use tonic::service::Routes;
 
 pub use app::secrets_scan;
+
+/// The name of the service, as logs, metrics and outboxes carry it.
+pub const SERVICE: &str = "agent-runner";
 
 /// Settings of the service.
 #[derive(Debug, Clone)]
@@ -116,6 +119,8 @@ pub struct Deps {
     pub models: Arc<copass_llm::Registry>,
     /// The concierge service, which executes management tools.
     pub concierge: Transport,
+    /// Carries audit records; the node runs its relay.
+    pub outbox: Outbox,
     /// Seals first answers of requests with an `Idempotency-Key`.
     pub master_key: MasterKey,
     /// The node's tasks.
@@ -156,7 +161,7 @@ impl AgentRunner {
             active: app::active::ActiveRuns::default(),
         });
         Self {
-            agents: app::agents::Agents::new(deps.db.clone(), deps.master_key),
+            agents: app::agents::Agents::new(deps.db.clone(), deps.master_key, deps.outbox),
             runs: app::runs::Runs::new(deps.db),
             turns: app::turn::Turns::new(worker, deps.tasks.clone()),
             queue: deps.queue,

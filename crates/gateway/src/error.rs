@@ -63,6 +63,12 @@ pub(crate) fn render(mut response: Response, request_id: &str) -> Response {
             answer.headers_mut().insert(name, value.clone());
         }
     }
+    if status == StatusCode::PAYLOAD_TOO_LARGE {
+        // A part of the body may be unread, so the connection cannot be used again; say so.
+        answer
+            .headers_mut()
+            .insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
     if status == StatusCode::UNAUTHORIZED {
         answer
             .headers_mut()

@@ -4,11 +4,11 @@ use axum::{
     body::Body,
     extract::{FromRequest, FromRequestParts, RawPathParams, Request},
 };
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use copass_errors::{Error, ErrorCode, FieldProblem, Result};
 use copass_types::api::object_only;
 use http::{HeaderMap, header, request::Parts};
-use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use http_body_util::BodyExt as _;
 use serde::de::DeserializeOwned;
 
 use crate::{error::ApiError, state::App};
@@ -24,7 +24,7 @@ impl<T: DeserializeOwned> FromRequest<App> for JsonBody<T> {
 
     async fn from_request(request: Request, app: &App) -> std::result::Result<Self, ApiError> {
         let (parts, body) = request.into_parts();
-        let bytes = read(&parts.headers, body, app.config.body_limit_bytes).await?;
+        let bytes = read(body, app.config.body_limit_bytes).await?;
         if bytes.is_empty() {
             return Ok(Self(parse("{}")?));
         }
@@ -41,29 +41,39 @@ impl<T: DeserializeOwned> FromRequest<App> for JsonBody<T> {
     }
 }
 
-async fn read(headers: &HeaderMap, body: Body, limit: usize) -> Result<Bytes> {
-    let too_large = || {
-        Error::new(
+/// How much of a body that is too large is read and thrown away.
+const DRAIN_BYTES: usize = 8 * 1024 * 1024;
+
+/// Reads the body up to the limit. What is too large is still read, up to a bound, and thrown away: a client that is
+/// cut off while it sends sees a broken connection instead of the answer that tells it why.
+async fn read(mut body: Body, limit: usize) -> Result<Bytes> {
+    let mut kept = BytesMut::new();
+    let mut read = 0_usize;
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|_| {
+            Error::new(
+                ErrorCode::InvalidRequest,
+                "the body ended before it was complete; send it again",
+            )
+        })?;
+        let Ok(data) = frame.into_data() else { continue };
+        read = read.saturating_add(data.len());
+        if read > limit {
+            kept.clear();
+        } else {
+            kept.extend_from_slice(&data);
+        }
+        if read > limit.saturating_add(DRAIN_BYTES) {
+            break;
+        }
+    }
+    if read > limit {
+        return Err(Error::new(
             ErrorCode::PayloadTooLarge,
             format!("the body is larger than {limit} bytes; send less at once"),
-        )
-    };
-    // The announced length is believed when it is too large, so that the body need not be read at all.
-    let announced = headers
-        .get(header::CONTENT_LENGTH)
-        .and_then(|value| value.to_str().ok()?.parse::<u64>().ok())
-        .unwrap_or(0);
-    if announced > limit as u64 {
-        return Err(too_large());
+        ));
     }
-    match Limited::new(body, limit).collect().await {
-        Ok(collected) => Ok(collected.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => Err(too_large()),
-        Err(_) => Err(Error::new(
-            ErrorCode::InvalidRequest,
-            "the body ended before it was complete; send it again",
-        )),
-    }
+    Ok(kept.freeze())
 }
 
 fn is_json(headers: &HeaderMap) -> bool {

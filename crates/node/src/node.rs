@@ -256,6 +256,7 @@ impl Node {
     fn create_agent_runner(&mut self, db: &Db, master_key: &MasterKey) -> Result<(), Failure> {
         let model = self.options.config.models.concierge.clone();
         let worker_id = format!("worker_{}", ulid::Ulid::generate());
+        let outbox = Outbox::new(copass_agent_runner::SERVICE);
         let runner = AgentRunner::create(
             copass_agent_runner::Config::new(worker_id, (model.clone(), model)),
             copass_agent_runner::Deps {
@@ -263,12 +264,14 @@ impl Node {
                 queue: self.queue.clone(),
                 models: Arc::new(models(&self.options.config)?),
                 concierge: self.wiring.concierge.clone(),
+                outbox: outbox.clone(),
                 master_key: master_key.clone(),
                 tasks: self.tasks.clone(),
             },
         );
         self.wiring.agent_runner_slot.fill(runner.routes());
         self.agent_runner = Some(runner);
+        self.outboxes.push(outbox);
         Ok(())
     }
 

@@ -13,9 +13,12 @@ use copass_runtime::{
 };
 use http::{Request, Response};
 use tokio::net::TcpListener;
-use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::{CancellationToken, DropGuard};
-use tonic::{body::Body, service::Routes, transport::Server};
+use tonic::{
+    body::Body,
+    service::Routes,
+    transport::{Server, server::TcpIncoming},
+};
 use tower::Service;
 
 use crate::callers::signer;
@@ -55,7 +58,8 @@ async fn remote(routes: Routes, service: &'static str) -> Transport {
     Tasks::new().spawn(Phase::Serve, "test server", move |_| async move {
         let layer = ServerLayer::new(service, signer());
         let server = Server::builder().layer(layer).add_routes(routes);
-        let incoming = TcpListenerStream::new(listener);
+        // As `node` serves: without it a small frame waits for the acknowledgement of the one before.
+        let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
         server
             .serve_with_incoming_shutdown(incoming, stop.cancelled_owned())
             .await

@@ -7,7 +7,7 @@ use reqwest::{
     Method,
     header::{CONTENT_TYPE, HeaderMap},
 };
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::{
     bad_fields,

@@ -1,10 +1,12 @@
 //! Making and reading agents (`rest.md` 12.1 to 12.3).
 
-use copass_errors::{Error, ErrorCode, FieldProblem, Result};
+use copass_errors::{Error, FieldProblem, Result};
 use copass_runtime::{CallContext, MasterKey, clock};
 use copass_store::{
     Db,
+    audit::{self, Record},
     idempotency::{Idempotency, KeyedRequest},
+    outbox::Outbox,
 };
 use copass_types::{AccessClass, AgentId, Principal, SandboxId, UserId};
 
@@ -12,9 +14,12 @@ use super::{
     agent_rules::Draft,
     domain::{Agent, AgentKind, AgentStatus},
 };
+use serde_json::json;
+
 use crate::store;
 
-const IDEMPOTENCY_KEY_MAX_CHARS: usize = 255;
+/// In the audit log.
+const CREATE_ACTION: &str = "agent.create";
 
 /// An `Idempotency-Key` with the content it stands for.
 #[derive(Debug, Clone)]
@@ -24,19 +29,16 @@ pub(crate) struct Keyed {
     pub(crate) request: Vec<u8>,
 }
 
-/// How an answer is kept for a repeat; the edge knows its wire form.
+/// The answer to a request that makes an agent, and how it is kept for a repeat; the edge knows its wire form.
 pub(crate) trait AnswerCodec {
+    /// The answer.
+    type Answer: Send;
+    /// The answer that says this.
+    fn answer(agent: &Agent) -> Self::Answer;
     /// The answer as bytes.
-    fn encode(agent: &Agent) -> Vec<u8>;
-}
-
-/// What making an agent gives.
-#[derive(Debug)]
-pub(crate) enum Created {
-    /// Made now.
-    Now(Box<Agent>),
-    /// Made by an earlier request with the same key: that request's answer.
-    Before(Vec<u8>),
+    fn encode(answer: &Self::Answer) -> Vec<u8>;
+    /// The answer that was kept.
+    fn decode(bytes: &[u8]) -> Result<Self::Answer>;
 }
 
 /// The agents of all sandboxes. Cheap to clone.
@@ -44,75 +46,72 @@ pub(crate) enum Created {
 pub(crate) struct Agents {
     db: Db,
     idempotency: Idempotency,
+    outbox: Outbox,
 }
 
 impl Agents {
-    pub(crate) fn new(db: Db, master_key: MasterKey) -> Self {
+    pub(crate) fn new(db: Db, master_key: MasterKey, outbox: Outbox) -> Self {
         Self {
             idempotency: Idempotency::new(db.clone(), master_key),
             db,
+            outbox,
         }
     }
 
-    /// Makes an agent with its version 1.
+    /// Makes an agent with its version 1, or gives the first answer again when the key was used before.
     pub(crate) async fn create<C: AnswerCodec>(
         &self,
         context: &CallContext,
         sandbox_id: &SandboxId,
         draft: Draft,
         keyed: Option<Keyed>,
-    ) -> Result<Created> {
+    ) -> Result<C::Answer> {
+        let target = draft.slug.clone();
+        // Boxed: the insert's statements make it too large for the stack of every caller.
+        let outcome = Box::pin(self.try_create::<C>(context, sandbox_id, draft, keyed)).await;
+        let record = Record::new(context, CREATE_ACTION, target).sandbox(sandbox_id);
+        audit::note_denial(&self.db, &self.outbox, record, outcome).await
+    }
+
+    async fn try_create<C: AnswerCodec>(
+        &self,
+        context: &CallContext,
+        sandbox_id: &SandboxId,
+        draft: Draft,
+        keyed: Option<Keyed>,
+    ) -> Result<C::Answer> {
         let access = context.principal.require(sandbox_id, AccessClass::Build)?;
         let keyed = keyed
             .map(|keyed| keyed_request(&context.principal, sandbox_id, keyed))
             .transpose()?;
-        // A repeat gets its answer even when the rules have changed since.
-        if let Some(answer) = self.replay(keyed.as_ref()).await? {
-            return Ok(Created::Before(answer));
-        }
-        let agent = agent(sandbox_id, &access.owner_user_id, draft)?;
-        let created_by = actor(&context.principal);
-        match self.insert::<C>(&agent, &created_by, keyed.as_ref()).await {
-            Ok(()) => Ok(Created::Now(Box::new(agent))),
-            // Somebody was faster. If that was the same request, its answer is ours too.
-            Err(error) if matches!(error.code(), ErrorCode::Conflict | ErrorCode::IdempotencyConflict) => {
-                match self.replay(keyed.as_ref()).await? {
-                    Some(answer) => Ok(Created::Before(answer)),
-                    None => Err(error),
-                }
-            }
-            Err(error) => Err(error),
-        }
+        let work = async {
+            let agent = agent(sandbox_id, &access.owner_user_id, draft)?;
+            let answer = C::answer(&agent);
+            let kept = keyed.as_ref().map(|request| (request, C::encode(&answer)));
+            self.insert(context, &agent, kept).await?;
+            Ok(answer)
+        };
+        self.idempotency.once(keyed.as_ref(), C::decode, work).await
     }
 
-    async fn replay(&self, keyed: Option<&KeyedRequest>) -> Result<Option<Vec<u8>>> {
-        match keyed {
-            Some(request) => self.idempotency.replay(request).await,
-            None => Ok(None),
-        }
-    }
-
-    async fn insert<C: AnswerCodec>(
-        &self,
-        agent: &Agent,
-        created_by: &str,
-        keyed: Option<&KeyedRequest>,
-    ) -> Result<()> {
+    async fn insert(&self, context: &CallContext, agent: &Agent, kept: Option<(&KeyedRequest, Vec<u8>)>) -> Result<()> {
         let mut tx = self.db.begin().await?;
         // The key first: of two equal requests the second one waits here until the first is committed.
-        if let Some(request) = keyed
-            && let Err(error) = self.idempotency.remember(&mut tx, request, &C::encode(agent)).await
-        {
-            tx.rollback().await?;
-            return Err(error);
+        if let Some((request, answer)) = kept {
+            self.idempotency.remember(&mut tx, request, &answer).await?;
         }
         if !store::agents::insert(&mut tx, agent).await? {
             let holder = store::agents::find(&mut tx, &agent.sandbox_id, &agent.slug).await?;
-            tx.rollback().await?;
             return Err(slug_taken(&agent.slug, holder.as_ref()));
         }
-        store::agents::insert_version(&mut tx, agent, created_by, agent.created_at).await?;
+        let created_by = actor(&context.principal);
+        store::agents::insert_version(&mut tx, agent, &created_by, agent.created_at).await?;
+        let record = Record::new(context, CREATE_ACTION, &agent.id)
+            .sandbox(&agent.sandbox_id)
+            .after(json!({ "slug": agent.slug, "name": agent.name, "version": agent.version }));
+        self.outbox.add(&mut tx, &record.into_message()).await?;
         tx.commit().await?;
+        self.outbox.wake();
         Ok(())
     }
 
@@ -188,8 +187,6 @@ fn actor(principal: &Principal) -> String {
 }
 
 fn keyed_request(principal: &Principal, sandbox_id: &SandboxId, keyed: Keyed) -> Result<KeyedRequest> {
-    copass_types::validate::name(&keyed.key, IDEMPOTENCY_KEY_MAX_CHARS)
-        .map_err(|message| Error::new(ErrorCode::InvalidRequest, format!("the Idempotency-Key {message}")))?;
     let scope = format!("agent-runner create_agent {sandbox_id} {}", actor(principal));
-    Ok(KeyedRequest::new(scope, keyed.key, &keyed.request))
+    KeyedRequest::checked(scope, keyed.key, &keyed.request)
 }

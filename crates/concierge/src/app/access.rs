@@ -38,9 +38,13 @@ impl App {
             self.authenticate_token(credential).await?
         };
         if let Some(sandbox_id) = sandbox_id.and_then(|text| text.parse::<SandboxId>().ok()) {
-            verified.access = self
-                .find_access(&verified.user_id, verified.connection_id.as_ref(), &sandbox_id)
-                .await?;
+            let connection_id = verified.connection_id.as_ref();
+            let mut conn = self.db.read().await?;
+            if let Some(row) = find_visible(&mut conn, &verified.user_id, connection_id, &sandbox_id).await? {
+                verified.access = Some(access_of(&row, &sandbox_id, &verified.user_id, connection_id)?);
+                // What is remembered of this answer must not outlive the grant behind it.
+                verified.expires_at = [verified.expires_at, row.grant_expires_at].into_iter().flatten().min();
+            }
         }
         Ok(verified)
     }

@@ -3,7 +3,7 @@
 use chrono::{Duration, Utc};
 use copass_errors::{Error, FieldProblem, Result};
 use copass_runtime::{CallContext, Secret, clock};
-use copass_store::{Tx, audit::Record};
+use copass_store::{Tx, audit::Record, idempotency::KeyedRequest};
 use copass_types::{ApiKeyId, UserId, validate};
 use rand::{RngExt as _, distr::Alphanumeric};
 use serde_json::json;
@@ -20,6 +20,13 @@ const KINDS: [&str; 3] = ["general", "agent_invoke", "agent_delegate"];
 pub(crate) struct NewKey {
     pub(crate) row: ApiKeyRow,
     pub(crate) secret: Secret,
+}
+
+/// A request with an `Idempotency-Key`, and how its answer is kept.
+#[derive(Clone, Copy)]
+pub(crate) struct Keyed<'a> {
+    pub(crate) request: &'a KeyedRequest,
+    pub(crate) encode: fn(&NewKey) -> Vec<u8>,
 }
 
 impl NewKey {
@@ -70,11 +77,20 @@ impl ApiKeyRow {
 }
 
 impl App {
+    /// Keeps the answer to a keyed request, sealed, because it holds the secret that is shown once.
+    pub(crate) async fn remember_key(&self, tx: &mut Tx, key: &NewKey, keyed: Option<Keyed<'_>>) -> Result<()> {
+        match keyed {
+            Some(Keyed { request, encode }) => self.idempotency.remember(tx, request, &encode(key)).await,
+            None => Ok(()),
+        }
+    }
+
     pub(crate) async fn create_api_key(
         &self,
         context: &CallContext,
         name: &str,
         expires_in_days: Option<u32>,
+        keyed: Option<Keyed<'_>>,
     ) -> Result<NewKey> {
         let user_id = account(context)?;
         let mut problems = Vec::new();
@@ -103,6 +119,7 @@ impl App {
             Record::new(context, "api_key.create", &key.row.id).after(key.row.summary()),
         )
         .await?;
+        self.remember_key(&mut tx, &key, keyed).await?;
         tx.commit().await?;
         Ok(key)
     }

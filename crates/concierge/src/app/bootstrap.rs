@@ -23,7 +23,7 @@ impl App {
         };
         let context = CallContext::new(principal);
         let profile = self.create_profile(&context, Some(display_name), None).await?;
-        let key = self.create_api_key(&context, "copass dev", None).await?;
+        let key = self.create_api_key(&context, "copass dev", None, None).await?;
         let sandbox_id = profile
             .sandbox_id
             .ok_or_else(|| Error::conflict("the owner's primary sandbox was destroyed; make one with the CLI"))?;

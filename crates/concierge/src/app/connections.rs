@@ -7,7 +7,13 @@ use copass_store::{AsConn, audit::Record, idempotency::KeyedRequest};
 use copass_types::{AccessClass, ConnectionId, ProjectId, SandboxId, UserId, validate};
 use serde_json::{Value, json};
 
-use super::{App, access::require_active, api_keys::NewKey, person, sandboxes::check};
+use super::{
+    App,
+    access::require_active,
+    api_keys::{Keyed, NewKey},
+    person,
+    sandboxes::check,
+};
 use crate::store::{self, connections::ConnectionRow, users::UserRow};
 
 /// Longest label.
@@ -175,6 +181,7 @@ impl App {
         context: &CallContext,
         sandbox_id: &SandboxId,
         id: &ConnectionId,
+        keyed: Option<Keyed<'_>>,
     ) -> Result<NewKey> {
         let mut tx = self.db.begin().await?;
         let found = self
@@ -199,6 +206,7 @@ impl App {
             .sandbox(sandbox_id)
             .after(json!({ "api_key_id": key.row.id, "key_prefix": key.row.key_prefix }));
         self.audit(&mut tx, entry).await?;
+        self.remember_key(&mut tx, &key, keyed).await?;
         tx.commit().await?;
         Ok(key)
     }

@@ -9,11 +9,18 @@ use copass_proto::{
 };
 use copass_runtime::{CallContext, clock};
 use copass_types::ActorKind;
+use prost::Message as _;
 use tonic::{Request, Response, Status};
 
-use super::optional_timestamp;
+use super::{decode, keyed, optional_timestamp};
 use crate::{
-    app::{App, access::Authenticated, login::Session, profiles::Profile},
+    app::{
+        App,
+        access::Authenticated,
+        api_keys::{Keyed, NewKey},
+        login::Session,
+        profiles::Profile,
+    },
     store::api_keys::ApiKeyRow,
 };
 
@@ -127,17 +134,22 @@ impl IdentityService for Identity {
         request: Request<pb::CreateApiKeyRequest>,
     ) -> Result<Response<pb::CreatedApiKey>, Status> {
         let context = CallContext::of(&request)?;
-        let message = request.get_ref();
-        let outcome = self
-            .app
-            .create_api_key(&context, &message.name, message.expires_in_days)
-            .await;
-        let key = self.app.audit_own(&context, "api_key.create", outcome).await?;
-        let plaintext = key.secret.expose().to_owned();
-        Ok(Response::new(pb::CreatedApiKey {
-            key: Some(key.row.into()),
-            plaintext,
-        }))
+        let mut message = request.into_inner();
+        let key = message.idempotency_key.take();
+        let request = keyed(&context, "api_key.create", key, &message)?;
+        let encode = |key: &NewKey| pb::CreatedApiKey::from(key).encode_to_vec();
+        let work = async {
+            let keyed = request.as_ref().map(|request| Keyed { request, encode });
+            let key = self
+                .app
+                .create_api_key(&context, &message.name, message.expires_in_days, keyed)
+                .await?;
+            Ok(pb::CreatedApiKey::from(&key))
+        };
+        let outcome = self.app.idempotency.once(request.as_ref(), decode, work).await;
+        Ok(Response::new(
+            self.app.audit_own(&context, "api_key.create", outcome).await?,
+        ))
     }
 
     async fn list_api_keys(
@@ -241,6 +253,15 @@ impl From<Profile> for pb::Profile {
             metadata_json: profile.metadata.to_string(),
             copass_id: profile.handle,
             email: profile.email,
+        }
+    }
+}
+
+impl From<&NewKey> for pb::CreatedApiKey {
+    fn from(key: &NewKey) -> Self {
+        Self {
+            key: Some(key.row.clone().into()),
+            plaintext: key.secret.expose().to_owned(),
         }
     }
 }

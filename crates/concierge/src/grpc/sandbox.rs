@@ -16,6 +16,7 @@ use super::{decode, json_object, keyed, optional_timestamp};
 use crate::{
     app::{
         App,
+        api_keys::{Keyed, NewKey},
         connections::NewConnection,
         sandboxes::{Limits, NewSandbox, SandboxView},
     },
@@ -232,23 +233,27 @@ impl SandboxService for Sandboxes {
         request: Request<pb::SpawnConnectionKeyRequest>,
     ) -> Result<Response<pb::SpawnedConnectionKey>, Status> {
         let context = CallContext::of(&request)?;
-        let message = request.into_inner();
+        let mut message = request.into_inner();
+        let key = message.idempotency_key.take();
+        let request = keyed(&context, "connection.key_create", key, &message)?;
         let id = sandbox_id(&message.sandbox_id)?;
-        let outcome = match convert::id(&message.connection_id, "connection") {
-            Ok(connection_id) => self.app.spawn_connection_key(&context, &id, &connection_id).await,
-            Err(error) => Err(error),
+        let encode = |key: &NewKey| pb::SpawnedConnectionKey::from(key).encode_to_vec();
+        let work = async {
+            let connection_id = convert::id(&message.connection_id, "connection")?;
+            let keyed = request.as_ref().map(|request| Keyed { request, encode });
+            let key = self
+                .app
+                .spawn_connection_key(&context, &id, &connection_id, keyed)
+                .await?;
+            Ok(pb::SpawnedConnectionKey::from(&key))
         };
+        let outcome = self.app.idempotency.once(request.as_ref(), decode, work).await;
         let target = &message.connection_id;
         let key = self
             .app
             .audit_denial(&context, "connection.key_create", target, Some(&id), outcome)
             .await?;
-        Ok(Response::new(pb::SpawnedConnectionKey {
-            plaintext: key.secret.expose().to_owned(),
-            api_key_id: key.row.id,
-            key_prefix: key.row.key_prefix,
-            expires_at: optional_timestamp(key.row.expires_at),
-        }))
+        Ok(Response::new(key))
     }
 
     async fn list_audit_records(
@@ -301,6 +306,17 @@ impl From<SandboxView> for pb::Sandbox {
             created_at: Some(convert::timestamp(row.created_at)),
             access: view.role.as_str().to_owned(),
             is_external: view.role != copass_types::Role::Owner,
+        }
+    }
+}
+
+impl From<&NewKey> for pb::SpawnedConnectionKey {
+    fn from(key: &NewKey) -> Self {
+        Self {
+            api_key_id: key.row.id.clone(),
+            plaintext: key.secret.expose().to_owned(),
+            key_prefix: key.row.key_prefix.clone(),
+            expires_at: optional_timestamp(key.row.expires_at),
         }
     }
 }

@@ -254,6 +254,7 @@ async fn lists_hide_what_has_ended(database: TestDatabase, wiring: Wiring) {
         let request = SpawnConnectionKeyRequest {
             sandbox_id: sandbox.sandbox_id.clone(),
             connection_id: ended.connection_id.clone(),
+            idempotency_key: None,
         };
         let outcome = ask(stage.sandboxes().spawn_connection_key(me.request(request))).await;
         assert_eq!(code(outcome), Some(ErrorCode::Conflict));

@@ -20,6 +20,7 @@ on_every_setup! {
     an_expired_key_is_refused
     a_key_of_one_agent_is_not_for_this
     uses_are_counted
+    a_repeat_under_one_key_shows_the_first_secret_again
     no_secret_lies_in_the_database
 }
 
@@ -27,6 +28,7 @@ async fn create(stage: &Stage, person: &Person, name: &str, days: Option<u32>) -
     let request = CreateApiKeyRequest {
         name: name.to_owned(),
         expires_in_days: days,
+        idempotency_key: None,
     };
     ask(stage.identity().create_api_key(stage.me(person).await.request(request))).await
 }
@@ -47,6 +49,29 @@ async fn revoke(stage: &Stage, person: &Person, id: &str) -> Result<String, Erro
     ask(stage.identity().revoke_api_key(stage.me(person).await.request(request)))
         .await
         .map(|answer| answer.name)
+}
+
+/// A client that lost the answer repeats the call; it must not be left with a key whose secret nobody knows.
+async fn a_repeat_under_one_key_shows_the_first_secret_again(database: TestDatabase, wiring: Wiring) {
+    let stage = Stage::new(database, wiring).await;
+    let person = stage.person().await;
+    let before = list(&stage, &person, &[], false).await.unwrap().len();
+    let keyed = |name: &str| CreateApiKeyRequest {
+        name: name.to_owned(),
+        expires_in_days: None,
+        idempotency_key: Some("lost-answer".to_owned()),
+    };
+    let context = stage.me(&person).await;
+    let first = ask(stage.identity().create_api_key(context.request(keyed("laptop"))))
+        .await
+        .unwrap();
+    let again = ask(stage.identity().create_api_key(context.request(keyed("laptop"))))
+        .await
+        .unwrap();
+    assert_eq!(first, again);
+    let other = ask(stage.identity().create_api_key(context.request(keyed("desktop")))).await;
+    assert_eq!(code(other), Some(ErrorCode::IdempotencyConflict));
+    assert_eq!(list(&stage, &person, &[], false).await.unwrap().len(), before + 1);
 }
 
 async fn a_key_is_shown_once_and_works(database: TestDatabase, wiring: Wiring) {

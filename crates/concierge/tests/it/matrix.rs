@@ -117,6 +117,7 @@ async fn call(
             let request = SpawnConnectionKeyRequest {
                 sandbox_id,
                 connection_id,
+                idempotency_key: None,
             };
             ask(sandboxes.spawn_connection_key(caller.request(request)))
                 .await

@@ -11,23 +11,25 @@ use http::StatusCode;
 use crate::{
     auth::Caller,
     error::ApiResult,
-    extract::{JsonBody, PathParams, Query},
+    extract::{IdempotencyKey, JsonBody, PathParams, Query},
     state::App,
     views,
 };
 
 /// Makes a key; its secret is in this answer and nowhere else.
 #[utoipa::path(post, path = "/api-keys", tag = "api keys", operation_id = "api_key_create",
-    request_body = CreateApiKeyRequest, security(("bearer" = [])),
+    request_body = CreateApiKeyRequest, params(("Idempotency-Key" = Option<String>, Header)), security(("bearer" = [])),
     responses((status = 201, description = "The key with its secret", body = CreatedApiKey)))]
 pub(super) async fn api_key_create(
     State(app): State<App>,
     caller: Caller,
+    IdempotencyKey(idempotency_key): IdempotencyKey,
     JsonBody(body): JsonBody<CreateApiKeyRequest>,
 ) -> ApiResult<(StatusCode, Json<CreatedApiKey>)> {
     let request = CreateRequest {
         name: body.name,
         expires_in_days: body.expires_in_days,
+        idempotency_key,
     };
     let created = app.identity().create_api_key(caller.context.request(request)).await?;
     Ok((

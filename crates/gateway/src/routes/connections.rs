@@ -93,17 +93,20 @@ pub(super) async fn connection_revoke(
 /// Makes a key that acts as the grantee inside this sandbox; its secret is in this answer and nowhere else.
 #[utoipa::path(post, path = "/storage/sandboxes/{sandbox_id}/connections/{connection_id}/api-keys",
     tag = "connections", operation_id = "connection_key_create",
-    params(("sandbox_id" = String, Path), ("connection_id" = String, Path)), security(("bearer" = [])),
+    params(("sandbox_id" = String, Path), ("connection_id" = String, Path),
+        ("Idempotency-Key" = Option<String>, Header)), security(("bearer" = [])),
     responses((status = 201, description = "The key with its secret", body = SpawnedConnectionKey)))]
 pub(super) async fn connection_key_create(
     State(app): State<App>,
     caller: SandboxCaller,
     params: PathParams,
+    IdempotencyKey(idempotency_key): IdempotencyKey,
 ) -> ApiResult<(StatusCode, Json<SpawnedConnectionKey>)> {
     let id: ConnectionId = params.id("connection_id", "connection")?;
     let request = proto::SpawnConnectionKeyRequest {
         sandbox_id: caller.sandbox_id.to_string(),
         connection_id: id.to_string(),
+        idempotency_key,
     };
     let spawned = app
         .sandboxes()

@@ -18,7 +18,7 @@ use copass_proto::{
 };
 use copass_queue::{MemoryQueue, Queue};
 use copass_runtime::{CallContext, Tasks};
-use copass_store::Db;
+use copass_store::{Db, outbox::Outbox};
 use copass_test_support::{TestDatabase, TestSandbox, Wiring, eventually, master_key};
 use serde_json::Value;
 use tonic::Streaming;
@@ -106,6 +106,7 @@ impl Builder {
             queue: queue.clone() as Arc<dyn Queue>,
             models: Arc::new(Registry::new().with(self.registered_as, self.provider)),
             concierge: self.wiring.connect(concierge.routes(), "concierge").await,
+            outbox: Outbox::new(copass_agent_runner::SERVICE),
             master_key: master_key(),
             tasks: tasks.clone(),
         };

@@ -175,6 +175,7 @@ impl Stage {
         let request = SpawnConnectionKeyRequest {
             sandbox_id: connection.sandbox_id.clone(),
             connection_id: connection.connection_id.clone(),
+            idempotency_key: None,
         };
         let context = self.me(owner).await;
         ask(self.sandboxes().spawn_connection_key(context.request(request)))
@@ -186,6 +187,7 @@ impl Stage {
         let request = CreateApiKeyRequest {
             name: "key".to_owned(),
             expires_in_days: None,
+            idempotency_key: None,
         };
         let context = self.me(person).await;
         ask(self.identity().create_api_key(context.request(request)))
