@@ -210,9 +210,9 @@ const REFUSALS: &[Refusal] = &[
         "compute_provider",
     ),
     (
-        "empty key",
+        "a key that is too long",
         |r| r.idempotency_key = Some("k".repeat(256)),
-        ErrorCode::InvalidRequest,
+        ErrorCode::ValidationError,
         "Idempotency-Key",
     ),
 ];

@@ -7,7 +7,7 @@ use copass_proto::{identity, sandbox};
 use copass_runtime::clock;
 use tonic::{Request, Response};
 
-use super::{Answer, CONNECTION, Fakes, KEY, OTHER_USER, SANDBOX, USER, at};
+use super::{Answer, CONNECTION, FOREIGN_SANDBOX, Fakes, KEY, OTHER_USER, SANDBOX, USER, at};
 
 fn sandbox_row() -> sandbox::Sandbox {
     sandbox::Sandbox {
@@ -215,6 +215,10 @@ impl sandbox::sandbox_service_server::SandboxService for Fakes {
         &self,
         request: Request<sandbox::DestroySandboxRequest>,
     ) -> Answer<sandbox::DestroySandboxResponse> {
+        // The one operation on a sandbox whose right only the service decides: a repeat comes without any access left.
+        if request.get_ref().sandbox_id == FOREIGN_SANDBOX {
+            return Err(Error::not_found("sandbox").into());
+        }
         self.saw(&request);
         Ok(Response::new(sandbox::DestroySandboxResponse {}))
     }
