@@ -107,6 +107,11 @@ impl Sources {
     ) -> Result<DataSource> {
         let principal = &context.principal;
         let access = principal.require(sandbox_id, AccessClass::Build)?;
+        if access.project_id.is_some() {
+            return Err(Error::forbidden(
+                "your grant is limited to one project, and a new source belongs to none; ask the sandbox's owner",
+            ));
+        }
         let keyed = idempotency_key
             .map(|key| keyed(principal, sandbox_id, key, &registration))
             .transpose()?;
@@ -126,15 +131,16 @@ impl Sources {
         sandbox_id: &SandboxId,
         filter: Filter,
     ) -> Result<Vec<DataSource>> {
-        principal.require(sandbox_id, AccessClass::Read)?;
+        let access = principal.require(sandbox_id, AccessClass::Read)?;
         let status = filter.status.as_deref().map(SourceStatus::parse).transpose();
         let status = status.map_err(|problem| Error::invalid(vec![FieldProblem::query("status", problem)]))?;
-        // A provider that cannot exist has no sources.
-        if filter
+        // A provider that cannot exist has no sources. Nor has a project yet: sources cannot be linked to one, so a grant
+        // that is limited to a project shows none of them.
+        let is_impossible = filter
             .provider
             .as_deref()
-            .is_some_and(|provider| check_provider(provider).is_err())
-        {
+            .is_some_and(|provider| check_provider(provider).is_err());
+        if is_impossible || access.project_id.is_some() {
             return Ok(Vec::new());
         }
         let mut conn = self.db.read().await?;
@@ -148,8 +154,11 @@ impl Sources {
         sandbox_id: &SandboxId,
         data_source_id: &str,
     ) -> Result<DataSource> {
-        principal.require(sandbox_id, AccessClass::Read)?;
+        let access = principal.require(sandbox_id, AccessClass::Read)?;
         let unknown = || Error::not_found("data source");
+        if access.project_id.is_some() {
+            return Err(unknown());
+        }
         let data_source_id: DataSourceId = data_source_id.parse().map_err(|_| unknown())?;
         let mut conn = self.db.read().await?;
         store::sources::find(&mut conn, sandbox_id, &data_source_id)

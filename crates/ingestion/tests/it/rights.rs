@@ -4,6 +4,7 @@ use copass_errors::{Error, ErrorCode};
 use copass_proto::source::{GetSourceRequest, ListSourcesRequest, RegisterSourceRequest};
 use copass_runtime::CallContext;
 use copass_test_support::{TestDatabase, TestSandbox, Wiring, on_every_setup};
+use copass_types::ProjectId;
 use tonic::{Code, Request, Status};
 
 use crate::support::{Fixture, get_one, list_all, registration};
@@ -13,6 +14,7 @@ on_every_setup! {
     a_sandbox_that_is_not_active_is_read_only
     a_call_without_a_token_is_unauthenticated
     a_source_of_another_sandbox_is_unknown
+    a_grant_limited_to_a_project_sees_no_source_outside_it
 }
 
 /// The codes of register, list and get.
@@ -50,6 +52,25 @@ async fn the_matrix_of_roles(database: TestDatabase, wiring: Wiring) {
         assert_eq!(codes(&fixture, &caller, &sandbox, &source).await, expected, "{who}");
     }
     assert_eq!(fixture.rows().await, 3, "those who may not have registered nothing");
+}
+
+/// Sources cannot be linked to projects yet, so none is inside one.
+async fn a_grant_limited_to_a_project_sees_no_source_outside_it(database: TestDatabase, wiring: Wiring) {
+    let fixture = Fixture::new(database, wiring).await;
+    let sandbox = TestSandbox::new();
+    let source = fixture
+        .register(&sandbox.owner(), registration(&sandbox))
+        .await
+        .unwrap()
+        .data_source_id;
+    let mut limited = sandbox.editor();
+    limited.principal.access.as_mut().unwrap().project_id = Some(ProjectId::generate());
+    assert_eq!(
+        codes(&fixture, &limited, &sandbox, &source).await,
+        [Some(ErrorCode::Forbidden), None, Some(ErrorCode::NotFound)]
+    );
+    assert!(fixture.list(&limited, list_all(&sandbox)).await.unwrap().is_empty());
+    assert_eq!(fixture.rows().await, 1);
 }
 
 /// `gaps.md` G66.
