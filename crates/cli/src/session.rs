@@ -47,6 +47,7 @@ impl Origin {
 /// The credential to use, refreshed when needed; `None` when there is none.
 pub(crate) async fn credential(settings: &Settings) -> Result<Option<(Credential, Origin)>, Failure> {
     if let Some(key) = &settings.env_api_key {
+        guard_environment(settings)?;
         return Ok(Some((Credential::new(key.clone()), Origin::Environment)));
     }
     if !settings.has_home() {
@@ -82,6 +83,27 @@ fn guard_server(settings: &Settings, config: &JsonFile) -> Result<(), Failure> {
         .hint("if you trust the project, run `copass login` here; else set COPASS_API_URL to your server"));
     }
     Ok(())
+}
+
+/// A key in the environment belongs to no server that we know of, so a project's file may not choose one for it, unless
+/// it is the one that this machine logged in to.
+fn guard_environment(settings: &Settings) -> Result<(), Failure> {
+    if !settings.api_url_from_project {
+        return Ok(());
+    }
+    let home = if settings.has_home() {
+        settings.global_config()?.text("api_url").map(str::to_owned)
+    } else {
+        None
+    };
+    if home.is_some_and(|home| same_server(&home, &settings.api_url)) {
+        return Ok(());
+    }
+    Err(Failure::usage(format!(
+        "this project names the server {}, and COPASS_API_KEY is not sent to a server that only a project names",
+        settings.api_url
+    ))
+    .hint("if you trust the project, set COPASS_API_URL to that server"))
 }
 
 /// Whether two addresses are the same one.

@@ -53,6 +53,10 @@ error_codes! {
     UnsupportedMediaType = "unsupported_media_type", UNSUPPORTED_MEDIA_TYPE, InvalidArgument;
     /// The body is larger than the route allows.
     PayloadTooLarge = "payload_too_large", PAYLOAD_TOO_LARGE, ResourceExhausted;
+    /// The body did not arrive in time.
+    BodyTimeout = "body_timeout", REQUEST_TIMEOUT, Cancelled;
+    /// The request is for a host that this server is not.
+    MisdirectedRequest = "misdirected_request", MISDIRECTED_REQUEST, InvalidArgument;
     /// The route exists, the method does not.
     MethodNotAllowed = "method_not_allowed", METHOD_NOT_ALLOWED, Unimplemented;
     /// Missing, malformed, unknown, expired or revoked credential.

@@ -198,6 +198,9 @@ impl From<copass_types::Denied> for Error {
             copass_types::Denied::RoleTooLow => {
                 Self::forbidden("your role on this sandbox does not allow this; ask its owner")
             }
+            copass_types::Denied::OutsideProject => Self::forbidden(
+                "your grant is limited to one project and does not reach this; ask the sandbox's owner for more",
+            ),
             copass_types::Denied::NotActive => Self::new(
                 ErrorCode::SandboxNotActive,
                 "the sandbox is suspended or archived; its owner can reactivate it with `copass sandbox reactivate`",

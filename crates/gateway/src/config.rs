@@ -24,6 +24,11 @@ pub struct Config {
     pub test_timeout: Duration,
     /// How long a client may take to send a request's head.
     pub header_timeout: Duration,
+    /// How long a client may take to send a request's body.
+    pub body_timeout: Duration,
+    /// Answer only requests whose `Host` is this machine's loopback or `public_url`'s: keeps web pages whose name was
+    /// rebound to loopback away from a server that trusts who can reach it (`dev`).
+    pub only_local_hosts: bool,
     /// How long a client may leave written bytes unread before it is disconnected.
     pub write_timeout: Duration,
     /// Connections at once; further ones wait.
@@ -48,6 +53,8 @@ impl Default for Config {
             call_timeout: Duration::from_secs(15),
             test_timeout: Duration::from_secs(25),
             header_timeout: Duration::from_secs(15),
+            body_timeout: Duration::from_secs(30),
+            only_local_hosts: false,
             write_timeout: Duration::from_secs(30),
             max_connections: 10_000,
             shutdown_grace: Duration::from_secs(4),

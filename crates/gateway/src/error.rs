@@ -63,7 +63,7 @@ pub(crate) fn render(mut response: Response, request_id: &str) -> Response {
             answer.headers_mut().insert(name, value.clone());
         }
     }
-    if status == StatusCode::PAYLOAD_TOO_LARGE {
+    if matches!(status, StatusCode::PAYLOAD_TOO_LARGE | StatusCode::REQUEST_TIMEOUT) {
         // A part of the body may be unread, so the connection cannot be used again; say so.
         answer
             .headers_mut()

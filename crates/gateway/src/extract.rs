@@ -24,7 +24,9 @@ impl<T: DeserializeOwned> FromRequest<App> for JsonBody<T> {
 
     async fn from_request(request: Request, app: &App) -> std::result::Result<Self, ApiError> {
         let (parts, body) = request.into_parts();
-        let bytes = read(body, app.config.body_limit_bytes).await?;
+        let bytes = tokio::time::timeout(app.config.body_timeout, read(body, app.config.body_limit_bytes))
+            .await
+            .map_err(|_| Error::new(ErrorCode::BodyTimeout, "the body did not arrive in time; send it again"))??;
         if bytes.is_empty() {
             return Ok(Self(parse("{}")?));
         }

@@ -1,6 +1,6 @@
 //! What surrounds every request: its id, its one form of path, its span, its metrics, its errors, its panics.
 
-use std::{panic::AssertUnwindSafe, sync::Arc, time::Instant};
+use std::{net::IpAddr, panic::AssertUnwindSafe, sync::Arc, time::Instant};
 
 use axum::{
     Router,
@@ -11,7 +11,7 @@ use axum::{
 use copass_errors::{Error, ErrorCode};
 use copass_runtime::tasks::panic_text;
 use futures::FutureExt as _;
-use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, header, uri::Authority};
 use tower::Service as _;
 use tracing::Instrument as _;
 
@@ -56,6 +56,7 @@ pub(crate) fn wrap(routes: Router<App>, app: &App) -> Router {
     let inner = routes
         .fallback(unknown_route)
         .method_not_allowed_fallback(wrong_method)
+        .layer(middleware::from_fn_with_state(app.clone(), local_hosts))
         .layer(middleware::from_fn(observe))
         .with_state(app.clone());
     // Routing happens inside, so the path can still be rewritten out here.
@@ -68,6 +69,40 @@ pub(crate) fn wrap(routes: Router<App>, app: &App) -> Router {
     Router::new()
         .fallback_service(outer)
         .layer(axum::extract::DefaultBodyLimit::disable())
+}
+
+/// Refuses requests for foreign hosts where the configuration says so: a web page whose name was rebound to loopback is
+/// same-origin with this server for its browser, but still names its own host.
+async fn local_hosts(State(app): State<App>, request: Request, next: Next) -> Response {
+    if app.config.only_local_hosts && !is_local_host(&request, app.config.public_url.as_deref()) {
+        let detail =
+            "this server answers on this machine only; use http://localhost or http://127.0.0.1, or set public_url";
+        return ApiError::from(Error::new(ErrorCode::MisdirectedRequest, detail)).into_response();
+    }
+    next.run(request).await
+}
+
+fn is_local_host(request: &Request, public_url: Option<&str>) -> bool {
+    let header = request
+        .headers()
+        .get(header::HOST)
+        .and_then(|value| value.to_str().ok());
+    let Some(authority) = request.uri().authority().map(Authority::as_str).or(header) else {
+        // Without a name there is nothing that a browser could have been led by.
+        return true;
+    };
+    let Ok(authority) = authority.parse::<Authority>() else {
+        return false;
+    };
+    let host = authority.host().trim_start_matches('[').trim_end_matches(']');
+    let is_loopback =
+        host.eq_ignore_ascii_case("localhost") || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
+    let public = public_url.and_then(|url| url.parse::<Uri>().ok());
+    let is_public = public
+        .as_ref()
+        .and_then(Uri::host)
+        .is_some_and(|public| public.eq_ignore_ascii_case(authority.host()));
+    is_loopback || is_public
 }
 
 async fn unknown_route(State(_): State<App>) -> ApiError {

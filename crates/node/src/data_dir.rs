@@ -40,8 +40,12 @@ impl DataDir {
                 .data_dir()
                 .join("copass"),
         };
+        let is_new = !path.exists();
         std::fs::create_dir_all(&path).map_err(|error| unusable(&path, &error))?;
-        restrict(&path, 0o700).map_err(|error| unusable(&path, &error))?;
+        // Only what is ours to close: a directory that somebody named may be shared, and its rights are theirs.
+        if is_new {
+            restrict(&path, 0o700).map_err(|error| unusable(&path, &error))?;
+        }
         let directory = Self { path };
         // Permission to write is found out now, with a clear message, and not by the database. The name is this process's
         // own: another one may do the same at this moment, before the lock tells them apart.

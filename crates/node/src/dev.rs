@@ -2,7 +2,7 @@
 
 use std::{
     io::{Seek as _, Write as _},
-    net::{SocketAddr, ToSocketAddrs as _},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs as _},
     path::PathBuf,
     time::Instant,
 };
@@ -58,18 +58,19 @@ pub async fn run(options: Options) -> Result<(), Failure> {
     if config.secrets.master_keys.is_empty() {
         config.secrets.master_keys = vec![Secret::new(directory.master_key()?)];
     }
+    let listen = config.gateway.listen;
     let mut node = create(config).await?;
     let owner = ensure_owner(&node, &directory).await?;
     node.start().await?;
-    let url = format!(
-        "http://{}",
-        node.addresses()
-            .gateway
-            .map(|address| address.to_string())
-            .unwrap_or_default()
-    );
+    let listening = node.addresses().gateway.unwrap_or(listen);
+    let url = format!("http://{}", reachable(listening));
     let elapsed_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
-    announce(options.json, &url, &owner, &directory, elapsed_ms)?;
+    let login = if listening.ip().is_loopback() {
+        "code 000000 on this machine"
+    } else {
+        "the code of a login is written to this log"
+    };
+    announce(options.json, &url, login, &owner, &directory, elapsed_ms)?;
     let outcome = signals::run_until_signal(node).await;
     drop(lock);
     outcome
@@ -137,12 +138,30 @@ fn parse_listen(text: &str) -> Result<SocketAddr, Failure> {
         })
 }
 
-fn announce(json: bool, url: &str, owner: &Owner, directory: &DataDir, elapsed_ms: u64) -> Result<(), Failure> {
+/// An address that a client on this machine can use: "every address" is none.
+fn reachable(listening: SocketAddr) -> SocketAddr {
+    match listening.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => SocketAddr::from((Ipv4Addr::LOCALHOST, listening.port())),
+        IpAddr::V6(ip) if ip.is_unspecified() => SocketAddr::from((Ipv6Addr::LOCALHOST, listening.port())),
+        _ => listening,
+    }
+}
+
+fn announce(
+    json: bool,
+    url: &str,
+    login: &str,
+    owner: &Owner,
+    directory: &DataDir,
+    elapsed_ms: u64,
+) -> Result<(), Failure> {
     let Owner {
         email,
         sandbox_id,
         api_key,
     } = owner;
+    // As the person can type it, whether or not it is on their path.
+    let program = std::env::current_exe().map_or_else(|_| "copass".to_owned(), |path| path.display().to_string());
     let text = if json {
         json!({ "event": "ready", "url": url, "api_key": api_key, "sandbox_id": sandbox_id, "email": email,
                 "elapsed_ms": elapsed_ms })
@@ -150,10 +169,10 @@ fn announce(json: bool, url: &str, owner: &Owner, directory: &DataDir, elapsed_m
     } else {
         format!(
             "Copass is ready in {elapsed_ms} ms. Data: {}\n\n  \
-             URL      {url}\n  API key  {api_key}\n  Sandbox  {sandbox_id}\n  Login    {email} (code 000000 on this machine)\n\n\
+             URL      {url}\n  API key  {api_key}\n  Sandbox  {sandbox_id}\n  Login    {email} ({login})\n\n\
              Paste this, then talk to the Concierge:\n\n  \
              export COPASS_API_URL={url} COPASS_API_KEY={api_key} COPASS_SANDBOX_ID={sandbox_id}\n  \
-             copass chat \"What sandboxes and agents do I have? Anything need attention?\"\n  \
+             {program} chat \"What sandboxes and agents do I have? Anything need attention?\"\n  \
              curl -N -X POST \"{url}/storage/sandboxes/$COPASS_SANDBOX_ID/concierge/chat\" \
              -H \"Authorization: Bearer $COPASS_API_KEY\" -H \"Content-Type: application/json\" \
              -d '{{\"message\": \"What sandboxes and agents do I have? Anything need attention?\"}}'\n\n\

@@ -277,13 +277,12 @@ impl Node {
 
     fn create_concierge(&mut self, db: &Db, master_key: &MasterKey) -> Result<(), Failure> {
         let config = &self.options.config;
-        let is_loopback = self.addresses.gateway.is_some_and(|address| address.ip().is_loopback());
         let outbox = Outbox::new(copass_concierge::SERVICE);
         let concierge = Concierge::create(
             copass_concierge::Config {
                 auth: config.auth.clone(),
                 smtp: config.smtp.clone(),
-                accept_dev_code: self.options.is_single_process && is_loopback,
+                accept_dev_code: self.accepts_dev_code(),
             },
             copass_concierge::Deps {
                 db: db.clone(),
@@ -303,6 +302,12 @@ impl Node {
         Ok(())
     }
 
+    /// `dev`, reachable from this machine only.
+    fn accepts_dev_code(&self) -> bool {
+        let is_loopback = self.addresses.gateway.is_some_and(|address| address.ip().is_loopback());
+        self.options.is_single_process && is_loopback
+    }
+
     fn create_gateway(&mut self) {
         let config = &self.options.config;
         let metrics = self.metrics.clone();
@@ -315,6 +320,8 @@ impl Node {
                 codes_per_ten_minutes: config.auth.codes_per_ten_minutes,
                 shutdown_grace: config.shutdown.grace,
                 public_url: config.gateway.public_url.as_ref().map(ToString::to_string),
+                // The code 000000 is good here, so who can reach the port is whom we trust.
+                only_local_hosts: self.accepts_dev_code(),
                 ..copass_gateway::Config::default()
             },
             copass_gateway::Deps {

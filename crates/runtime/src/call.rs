@@ -80,11 +80,16 @@ struct Claims {
     principal: Principal,
 }
 
+const PURPOSE: &str = "internal principal token";
+
 /// Signs and verifies internal tokens (HS256 under a key that all services of one deployment share).
+///
+/// The newest master key signs and each one verifies, so keys rotate without an outage: first `[old, new]` on every
+/// service, then `[new, old]`, then `[new]`.
 #[derive(Clone)]
 pub struct Signer {
     encoding: EncodingKey,
-    decoding: DecodingKey,
+    decoding: Vec<DecodingKey>,
     validation: Validation,
 }
 
@@ -92,13 +97,16 @@ impl Signer {
     /// A signer under a key derived from the master key.
     #[must_use]
     pub fn new(master_key: &MasterKey) -> Self {
-        let key = master_key.derive("internal principal token");
+        let key = master_key.derive(PURPOSE);
         let mut validation = Validation::new(Algorithm::HS256);
         validation.set_required_spec_claims(&["exp"]);
         validation.leeway = 5;
         Self {
             encoding: EncodingKey::from_secret(key.as_slice()),
-            decoding: DecodingKey::from_secret(key.as_slice()),
+            decoding: master_key
+                .derive_all(PURPOSE)
+                .map(|key| DecodingKey::from_secret(key.as_slice()))
+                .collect(),
             validation,
         }
     }
@@ -121,9 +129,11 @@ impl Signer {
     /// # Errors
     /// `unauthorized` otherwise.
     pub fn verify(&self, token: &str) -> Result<Principal> {
-        jsonwebtoken::decode::<Claims>(token, &self.decoding, &self.validation)
+        self.decoding
+            .iter()
+            .find_map(|key| jsonwebtoken::decode::<Claims>(token, key, &self.validation).ok())
             .map(|data| data.claims.principal)
-            .map_err(|_| Error::unauthorized("the internal token is not valid"))
+            .ok_or_else(|| Error::unauthorized("the internal token is not valid"))
     }
 }
 
@@ -148,6 +158,17 @@ mod tests {
         assert!(signer().verify(&token).is_err());
         let mine = signer();
         assert_eq!(mine.verify(&mine.sign(&principal).unwrap()).unwrap(), principal);
+    }
+
+    #[test]
+    fn keys_rotate_one_service_after_the_other() {
+        let (old, new) = (MasterKey::generate_text(), MasterKey::generate_text());
+        let signer = |keys: &[&str]| Signer::new(&MasterKey::parse(keys.iter().copied()).unwrap());
+        let (before, between) = (signer(&[&old, &new]), signer(&[&new, &old]));
+        let principal = Principal::service("gateway", "req_1");
+        assert!(between.verify(&before.sign(&principal).unwrap()).is_ok());
+        assert!(before.verify(&between.sign(&principal).unwrap()).is_ok());
+        assert!(signer(&[&new]).verify(&before.sign(&principal).unwrap()).is_err());
     }
 
     #[test]

@@ -133,14 +133,13 @@ impl MasterKey {
     /// A key derived from the newest master key for one purpose, for example to sign internal tokens.
     #[must_use]
     pub fn derive(&self, purpose: &str) -> Zeroizing<[u8; 32]> {
-        let mut hasher = Sha256::new();
-        hasher.update(b"copass derive v1\0");
-        hasher.update(purpose.as_bytes());
-        hasher.update([0]);
-        if let Some((_, key)) = self.keys.first() {
-            hasher.update(key.as_slice());
-        }
-        Zeroizing::new(hasher.finalize().into())
+        derive(purpose, self.keys.first().map_or(&[], |(_, key)| key.as_slice()))
+    }
+
+    /// The key derived from each master key, newest first: what one of them signed is still good while keys rotate.
+    pub fn derive_all(&self, purpose: &str) -> impl Iterator<Item = Zeroizing<[u8; 32]>> + '_ {
+        let purpose = purpose.to_owned();
+        self.keys.iter().map(move |(_, key)| derive(&purpose, key.as_slice()))
     }
 }
 
@@ -151,6 +150,15 @@ impl fmt::Debug for MasterKey {
             .entries(self.keys.iter().map(|(id, _)| id))
             .finish()
     }
+}
+
+fn derive(purpose: &str, key: &[u8]) -> Zeroizing<[u8; 32]> {
+    let mut hasher = Sha256::new();
+    hasher.update(b"copass derive v1\0");
+    hasher.update(purpose.as_bytes());
+    hasher.update([0]);
+    hasher.update(key);
+    Zeroizing::new(hasher.finalize().into())
 }
 
 fn cipher(key: &Zeroizing<[u8; 32]>) -> Aes256Gcm {

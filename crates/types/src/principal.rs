@@ -43,6 +43,8 @@ pub enum Denied {
     RoleTooLow,
     /// The sandbox is suspended or archived and the operation would change it or run in it: answer 409.
     NotActive,
+    /// The grant is limited to one project and the thing is not inside a project: answer 403.
+    OutsideProject,
 }
 
 /// The verified caller, with the access to the one sandbox the call is about.
@@ -120,5 +122,48 @@ impl Principal {
             return Err(Denied::NotActive);
         }
         Ok(access)
+    }
+
+    /// As [`Self::require`], for things that belong to the sandbox and to no project (agents, triggers): a grant that is
+    /// limited to one project does not reach them.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn require_whole(&self, sandbox_id: &SandboxId, class: AccessClass) -> Result<&SandboxAccess, Denied> {
+        let access = self.require(sandbox_id, class)?;
+        if access.project_id.is_some() {
+            return Err(Denied::OutsideProject);
+        }
+        Ok(access)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_grant_limited_to_a_project_does_not_reach_the_whole_sandbox() {
+        let sandbox_id = SandboxId::generate();
+        let mut principal = Principal::service("gateway", "req_1");
+        principal.access = Some(SandboxAccess {
+            sandbox_id: sandbox_id.clone(),
+            role: Role::Editor,
+            status: "active".to_owned(),
+            owner_user_id: UserId::generate(),
+            project_id: None,
+        });
+        assert!(principal.require_whole(&sandbox_id, AccessClass::Build).is_ok());
+        if let Some(access) = &mut principal.access {
+            access.project_id = Some(ProjectId::generate());
+        }
+        assert!(principal.require(&sandbox_id, AccessClass::Build).is_ok());
+        for class in [AccessClass::Read, AccessClass::Build] {
+            assert_eq!(principal.require_whole(&sandbox_id, class), Err(Denied::OutsideProject));
+        }
+        assert_eq!(
+            principal.require_whole(&SandboxId::generate(), AccessClass::Read),
+            Err(Denied::Unknown)
+        );
     }
 }

@@ -80,7 +80,7 @@ impl Agents {
         draft: Draft,
         keyed: Option<Keyed>,
     ) -> Result<C::Answer> {
-        let access = context.principal.require(sandbox_id, AccessClass::Build)?;
+        let access = context.principal.require_whole(sandbox_id, AccessClass::Build)?;
         let keyed = keyed
             .map(|keyed| keyed_request(&context.principal, sandbox_id, keyed))
             .transpose()?;
@@ -122,7 +122,7 @@ impl Agents {
         sandbox_id: &SandboxId,
         status: Option<&str>,
     ) -> Result<Vec<Agent>> {
-        context.principal.require(sandbox_id, AccessClass::Read)?;
+        context.principal.require_whole(sandbox_id, AccessClass::Read)?;
         let status = status
             .map(|text| {
                 AgentStatus::from_text(text)
@@ -135,7 +135,7 @@ impl Agents {
 
     /// One of people's agents; the system's are nobody's to look at.
     pub(crate) async fn get(&self, context: &CallContext, sandbox_id: &SandboxId, slug: &str) -> Result<Agent> {
-        context.principal.require(sandbox_id, AccessClass::Read)?;
+        context.principal.require_whole(sandbox_id, AccessClass::Read)?;
         let mut conn = self.db.read().await?;
         store::agents::find(&mut conn, sandbox_id, slug)
             .await?

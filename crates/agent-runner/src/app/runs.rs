@@ -131,6 +131,8 @@ enum Visible<'a> {
 
 fn visible_to<'a>(kind: AgentKind, principal: &'a Principal, access: &SandboxAccess) -> Visible<'a> {
     match (kind, access.role, &principal.user_id) {
+        // People's agents belong to the whole sandbox, so a grant that is limited to one project does not show them.
+        (AgentKind::User, _, _) if access.project_id.is_some() => Visible::Nothing,
         (AgentKind::User, _, _) | (AgentKind::System, Role::Owner, _) => Visible::All,
         (AgentKind::System, _, Some(user_id)) => Visible::Of(user_id),
         (AgentKind::System, _, None) => Visible::Nothing,

@@ -25,7 +25,9 @@ pub(crate) async fn login(context: &Context, args: LoginArgs) -> Result<(), Fail
         Some(code) => code,
         None => {
             client.request_code(&email).await?;
-            output.note(&format!("A code was sent to {email}."));
+            output.note(&format!(
+                "A code is on its way to {email}; a server without a mail server writes it to its log."
+            ));
             let answer = if settings.interactive {
                 prompt::line(output, "Code: ")?
             } else {

@@ -81,11 +81,17 @@ async fn the_server_is_chosen_in_order() {
     write(&place.config(), &json!({"api_url": server}));
     assert!(place.run(&["agent", "list"]).await.starts_with("exit 0"));
     let project = place.work().join(".olane/config.json");
+    // The project's file comes before the global one, and gets no key that was not meant for its server.
     write(&project, &json!({"defaults": {"api_url": nowhere}}));
-    assert!(place.run(&["agent", "list"]).await.starts_with("exit 1"));
+    let refused = place.run(&["agent", "list"]).await;
+    assert!(
+        refused.starts_with("exit 2") && refused.contains(&format!("names the server {nowhere}")),
+        "{refused}"
+    );
     write(&project, &json!({"defaults": {"api_url": server}}));
-    write(&place.config(), &json!({"api_url": nowhere}));
     assert!(place.run(&["agent", "list"]).await.starts_with("exit 0"));
+    write(&place.config(), &json!({"api_url": nowhere}));
+    assert!(place.run(&["agent", "list"]).await.starts_with("exit 2"));
 }
 
 #[tokio::test]

@@ -99,7 +99,7 @@ async fn login_takes_the_code_from_stdin() {
         --- stdout
         Logged in as ada@example.com.
         --- stderr
-        A code was sent to ada@example.com.
+        A code is on its way to ada@example.com; a server without a mail server writes it to its log.
         "#);
     assert_eq!(place.sent("POST", "/otp").await, [json!({"email": "ada@example.com"})]);
     assert_eq!(place.sent("POST", "/verify").await[0]["token"], "654321");
@@ -146,7 +146,7 @@ async fn login_cannot_ask_without_a_terminal() {
         exit 2
         --- stdout
         --- stderr
-        A code was sent to ada@example.com.
+        A code is on its way to ada@example.com; a server without a mail server writes it to its log.
         error: no code was given
 
         hint: run `copass login --email ada@example.com --code <code>` when you have it

@@ -22,11 +22,12 @@ impl App {
             ..Principal::service(SERVICE, "bootstrap")
         };
         let context = CallContext::new(principal);
-        let profile = self.create_profile(&context, Some(display_name), None).await?;
-        let key = self.create_api_key(&context, "copass dev", None, None).await?;
+        let profile = self.ensure_profile(&context, Some(display_name), None, true).await?;
         let sandbox_id = profile
             .sandbox_id
-            .ok_or_else(|| Error::conflict("the owner's primary sandbox was destroyed; make one with the CLI"))?;
+            .ok_or_else(|| Error::internal("a person without a primary sandbox after making one"))?;
+        // Last, so that nothing can fail after a key was made whose secret nobody would see.
+        let key = self.create_api_key(&context, "copass dev", None, None).await?;
         Ok(Bootstrap {
             user_id: user_id.to_string(),
             sandbox_id,

@@ -53,6 +53,17 @@ impl App {
         display_name: Option<&str>,
         canonical_id: Option<&str>,
     ) -> Result<Profile> {
+        self.ensure_profile(context, display_name, canonical_id, false).await
+    }
+
+    /// As [`Self::create_profile`]; `needs_sandbox` also makes a new primary sandbox when the first one was destroyed.
+    pub(crate) async fn ensure_profile(
+        &self,
+        context: &CallContext,
+        display_name: Option<&str>,
+        canonical_id: Option<&str>,
+        needs_sandbox: bool,
+    ) -> Result<Profile> {
         let user_id = account(context)?;
         let mut problems = Vec::new();
         if let Some(Err(problem)) = display_name.map(|name| validate::name(name, validate::NAME_MAX_CHARS)) {
@@ -80,13 +91,18 @@ impl App {
             })
             .unwrap_or_else(|| "me".to_owned());
         store::users::set_profile(&mut tx, user_id, &name, canonical_id, now).await?;
-        if was_created {
+        if was_created || (needs_sandbox && user.primary_sandbox_id.is_none()) {
             let sandbox_id = primary_sandbox(&mut tx, user_id).await?;
             let project_id = ProjectId::generate();
             store::sandboxes::insert_project(&mut tx, &project_id, &sandbox_id, user_id, "default", now).await?;
             store::users::set_primary(&mut tx, user_id, &sandbox_id, &project_id).await?;
             let created = json!({ "display_name": name, "sandbox_id": sandbox_id, "project_id": project_id });
-            let entry = Record::new(context, "profile.create", user_id.as_str())
+            let action = if was_created {
+                "profile.create"
+            } else {
+                "profile.new_primary_sandbox"
+            };
+            let entry = Record::new(context, action, user_id.as_str())
                 .sandbox(&sandbox_id)
                 .after(created);
             self.audit(&mut tx, entry).await?;

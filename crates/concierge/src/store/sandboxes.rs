@@ -123,7 +123,8 @@ pub(crate) async fn find_visible(
          s.created_at, c.role as grant_role, c.expires_at as grant_expires_at, c.project_id as project_id from sandboxes s \
          left join connections c on c.sandbox_id = s.id and c.user_id = $1 and s.user_id <> $1 \
          and c.revoked_at is null and (c.expires_at is null or c.expires_at > $3) \
-         where s.id = $2 and (s.user_id = $1 or c.id is not null) order by c.role limit 1",
+         where s.id = $2 and (s.user_id = $1 or c.id is not null) \
+         order by (c.project_id is not null), c.role, c.id limit 1",
         user_id.as_str(),
         id.as_str(),
         now,
@@ -161,7 +162,7 @@ pub(crate) async fn list_visible(
          s.created_at, c.role as grant_role, c.expires_at as grant_expires_at, c.project_id as project_id from sandboxes s \
          left join connections c on c.sandbox_id = s.id and c.user_id = $1 and s.user_id <> $1 \
          and c.revoked_at is null and (c.expires_at is null or c.expires_at > $2) \
-         where s.user_id = $1 or c.id is not null order by s.id, c.role",
+         where s.user_id = $1 or c.id is not null order by s.id, (c.project_id is not null), c.role, c.id",
         user_id.as_str(),
         now,
     )

@@ -3,7 +3,7 @@
 use copass_errors::{Error, ErrorCode};
 use copass_proto::{
     identity::{CreateProfileRequest, GetProfileRequest, Profile},
-    sandbox::CreateSandboxRequest,
+    sandbox::{CreateSandboxRequest, DestroySandboxRequest},
 };
 use copass_runtime::CallContext;
 use copass_test_support::{TestDatabase, Wiring, on_every_setup};
@@ -11,6 +11,7 @@ use copass_test_support::{TestDatabase, Wiring, on_every_setup};
 use crate::support::{Stage, ask, code};
 
 on_every_setup! {
+    a_destroyed_primary_sandbox_is_replaced_for_the_owner_of_dev
     the_first_call_makes_one_sandbox_whatever_happens_beside_it
     a_repeat_renames_and_keeps_the_rest
     a_sandbox_made_before_the_profile_is_taken
@@ -149,4 +150,23 @@ async fn a_first_owner_is_made_for_dev(database: TestDatabase, wiring: Wiring) {
     let again = stage.concierge.bootstrap_owner("dev@localhost", "dev").await.unwrap();
     assert_eq!((&again.user_id, &again.sandbox_id), (&made.user_id, &made.sandbox_id));
     assert_ne!(again.api_key.expose(), made.api_key.expose());
+}
+
+/// `copass dev` must start again after its owner destroyed the sandbox it printed, and make one key and not one per try.
+async fn a_destroyed_primary_sandbox_is_replaced_for_the_owner_of_dev(database: TestDatabase, wiring: Wiring) {
+    let stage = Stage::new(database, wiring).await;
+    let first = stage.concierge.bootstrap_owner("dev@localhost", "dev").await.unwrap();
+    let context = stage.caller(first.api_key.expose(), Some(&first.sandbox_id)).await;
+    let request = DestroySandboxRequest {
+        sandbox_id: first.sandbox_id.clone(),
+    };
+    ask(stage.sandboxes().destroy_sandbox(context.request(request)))
+        .await
+        .unwrap();
+    let second = stage.concierge.bootstrap_owner("dev@localhost", "dev").await.unwrap();
+    assert_eq!(first.user_id, second.user_id);
+    assert_ne!(first.sandbox_id, second.sandbox_id);
+    assert_eq!(stage.count("select count(*) from api_keys").await, 2);
+    let context = stage.caller(second.api_key.expose(), Some(&second.sandbox_id)).await;
+    assert!(context.principal.access.is_some());
 }

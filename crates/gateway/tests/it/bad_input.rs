@@ -284,3 +284,49 @@ async fn a_panic_is_a_500_and_the_server_lives_on() {
     expect_error(gateway.post("/storage/sandboxes", &body).await, 500, "internal_error").await;
     assert_eq!(gateway.get("/storage/sandboxes").await.status(), 200);
 }
+
+#[tokio::test]
+async fn a_body_that_does_not_arrive_is_408_and_frees_the_connection() {
+    let gateway = TestGateway::with(|config| config.body_timeout = std::time::Duration::from_millis(50)).await;
+    let head = b"POST /auth/v1/otp HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n";
+    let answer = gateway.raw(head).await;
+    assert!(answer.starts_with("HTTP/1.1 408"), "{answer}");
+    assert!(answer.contains("\"body_timeout\""), "{answer}");
+}
+
+/// DNS rebinding: the browser believes that a page's own host is this machine, and says so in `Host`.
+#[tokio::test]
+async fn a_local_server_answers_for_local_hosts_only() {
+    let gateway = TestGateway::with(|config| {
+        config.only_local_hosts = true;
+        config.public_url = Some("https://copass.example:8443/".to_owned());
+    })
+    .await;
+    let status = async |host: &str| {
+        let request = gateway.bare(Method::GET, "/healthz").header("host", host);
+        request.send().await.unwrap().status().as_u16()
+    };
+    for host in [
+        "localhost",
+        "LOCALHOST:8484",
+        "127.0.0.1:1",
+        "127.9.9.9",
+        "[::1]:8484",
+        "copass.example:8443",
+    ] {
+        assert_eq!(status(host).await, 200, "{host}");
+    }
+    for host in [
+        "evil.example",
+        "evil.example:8484",
+        "127.0.0.1.evil.example",
+        "10.0.0.1",
+        "localhost.evil.example",
+    ] {
+        assert_eq!(status(host).await, 421, "{host}");
+    }
+    let request = gateway
+        .bare(Method::POST, "/auth/v1/verify")
+        .header("host", "evil.example");
+    expect_error(request.send().await.unwrap(), 421, "misdirected_request").await;
+}

@@ -242,6 +242,13 @@ impl Dialogue<'_> {
                     None => goal.texts = vec![Arc::clone(utterance)],
                 }
             }
+            // A yes agrees to what was proposed and a question asks; neither is the value that was asked for.
+            Wait::Slots { .. } if agreed => {}
+            Wait::Slots { .. } if utterance.is_question() => {
+                if is_other {
+                    return None;
+                }
+            }
             Wait::Slots { asked } => {
                 let bare = if stated.values().any(|filled| filled.stated) {
                     Values::new()

@@ -92,6 +92,13 @@ impl Utterance {
         (known * 100).checked_div(all).unwrap_or(0)
     }
 
+    /// Whether the text asks instead of telling. What stands in quotes is not the person's own question.
+    pub(super) fn is_question(&self) -> bool {
+        const WORDS: [&str; 8] = ["what", "why", "how", "which", "who", "where", "when", "should"];
+        let first = self.text.split_whitespace().next().unwrap_or_default().to_lowercase();
+        self.quotes.is_empty() && (self.text.trim_end().ends_with('?') || WORDS.contains(&first.as_str()))
+    }
+
     /// Whether the whole text is one of these answers, apart from grammar around it.
     pub(super) fn is_answer(&self, answers: &[String]) -> bool {
         let words: Vec<&str> = self.tokens().map(|token| token.raw.as_str()).collect();

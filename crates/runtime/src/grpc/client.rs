@@ -71,25 +71,33 @@ where
             Ok(deadline) => deadline,
             Err(error) => return Box::pin(async move { Ok(Status::from(error).into_http()) }),
         };
+        let method = request.uri().path().trim_start_matches('/').to_owned();
+        let started = Instant::now();
         let answer = self.inner.call(request);
         Box::pin(async move {
-            match tokio::time::timeout_at(deadline.into(), answer).await {
-                Ok(Ok(response)) => Ok(response),
-                Ok(Err(error)) => {
-                    let error = error.into();
-                    // The channel reads the same deadline from the header and may be the first to notice.
-                    if is_timeout(error.as_ref()) {
-                        return Ok(Status::from(deadline_exceeded()).into_http());
-                    }
-                    // A transport failure is an answer too: the caller sees `unavailable`, the log sees the cause.
-                    let error = Error::unavailable(error);
-                    tracing::warn!(cause = error.cause_chain(), "internal call failed");
-                    Ok(Status::from(error).into_http())
-                }
-                Err(_) => Ok(Status::from(deadline_exceeded()).into_http()),
-            }
+            let response = match tokio::time::timeout_at(deadline.into(), answer).await {
+                Ok(Ok(response)) => response,
+                Ok(Err(error)) => transport_failure(error.into()),
+                Err(_) => Status::from(deadline_exceeded()).into_http(),
+            };
+            let code = Status::from_header_map(response.headers()).map_or(tonic::Code::Ok, |status| status.code());
+            let labels = [("method", method), ("code", format!("{code:?}"))];
+            metrics::counter!("copass_rpc_client_calls_total", &labels).increment(1);
+            metrics::histogram!("copass_rpc_client_call_seconds", &labels[..1]).record(started.elapsed().as_secs_f64());
+            Ok(response)
         })
     }
+}
+
+/// A transport failure is an answer too: the caller sees `unavailable`, the log sees the cause.
+fn transport_failure(error: Box<dyn std::error::Error + Send + Sync>) -> Response<Body> {
+    // The channel reads the same deadline from the header and may be the first to notice.
+    if is_timeout(error.as_ref()) {
+        return Status::from(deadline_exceeded()).into_http();
+    }
+    let error = Error::unavailable(error);
+    tracing::warn!(cause = error.cause_chain(), "internal call failed");
+    Status::from(error).into_http()
 }
 
 fn is_timeout(error: &(dyn std::error::Error + 'static)) -> bool {

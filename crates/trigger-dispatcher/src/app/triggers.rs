@@ -79,7 +79,7 @@ impl Triggers {
         agent_id: &str,
         status: Option<&str>,
     ) -> Result<Vec<Trigger>> {
-        principal.require(sandbox_id, AccessClass::Read)?;
+        principal.require_whole(sandbox_id, AccessClass::Read)?;
         let agent_id = parse_agent(agent_id)?;
         let status = status.map(Status::parse).transpose();
         let status = status.map_err(|problem| Error::invalid(vec![FieldProblem::query("status", problem)]))?;
@@ -95,7 +95,7 @@ impl Triggers {
         agent_id: &str,
         trigger_id: &str,
     ) -> Result<Trigger> {
-        principal.require(sandbox_id, AccessClass::Read)?;
+        principal.require_whole(sandbox_id, AccessClass::Read)?;
         let agent_id = parse_agent(agent_id)?;
         let unknown = || Error::not_found("trigger");
         let trigger_id: TriggerId = trigger_id.parse().map_err(|_| unknown())?;

@@ -329,3 +329,23 @@ fn call_ids_never_repeat_in_a_conversation() {
         }
     }
 }
+
+/// A yes agrees to what was proposed and a question asks; neither is a slug or a prompt.
+#[test]
+fn a_yes_or_a_question_is_not_the_value_that_was_asked_for() {
+    for bare in ["yes", "ok go ahead", "what should I write?", "what does slug mean?"] {
+        let mut world = World::editor();
+        world.say("Create an agent named helper");
+        let again = world.say(bare);
+        assert!(again.contains("system prompt"), "{bare}: {again}");
+        world.say("yes");
+        assert!(
+            world.calls.iter().all(|call| call.name != "create_agent"),
+            "{bare} was taken for a value"
+        );
+    }
+    let mut world = World::editor();
+    world.say("create an agent named 支持 with prompt \"hi\"");
+    world.say("yes");
+    assert!(world.calls.iter().all(|call| call.name != "create_agent"));
+}
