@@ -50,6 +50,11 @@ pub fn show(file: Option<PathBuf>) -> Result<String, Failure> {
 }
 
 fn without_password(url: &str) -> String {
+    // Drivers take a password as a parameter too.
+    let url = match url.split_once('?') {
+        Some((base, parameters)) if parameters.to_lowercase().contains("password") => &format!("{base}?***"),
+        _ => url,
+    };
     let Some((scheme, rest)) = url.split_once("://") else {
         return url.to_owned();
     };
@@ -77,6 +82,10 @@ mod tests {
             "amqp://me:***@mq:5672/%2f"
         );
         assert_eq!(without_password("sqlite:/tmp/x.db"), "sqlite:/tmp/x.db");
+        assert_eq!(
+            without_password("postgres://db/copass?user=me&password=s3cret"),
+            "postgres://db/copass?***"
+        );
     }
 
     #[test]

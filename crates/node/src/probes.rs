@@ -8,19 +8,15 @@ use tokio::net::TcpListener;
 /// Serves the probes until the serve phase ends.
 pub(crate) fn start(listener: TcpListener, readiness: Readiness, metrics: Metrics, tasks: &Tasks) {
     let ready = move || {
-        let ready = readiness.is_ready();
-        let dependencies: serde_json::Map<_, _> = readiness
-            .snapshot()
-            .into_iter()
-            .map(|(name, state)| (name, json!({ "ready": state.ready, "error": state.last_error })))
-            .collect();
+        let report = readiness.report();
         async move {
-            let status = if ready {
+            let is_ready = report.dependencies.iter().all(|dependency| dependency.ready);
+            let status = if is_ready {
                 StatusCode::OK
             } else {
                 StatusCode::SERVICE_UNAVAILABLE
             };
-            (status, Json(json!({ "ready": ready, "dependencies": dependencies })))
+            (status, Json(report))
         }
     };
     let router = Router::new()

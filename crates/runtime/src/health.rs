@@ -5,6 +5,7 @@
 
 use std::{collections::BTreeMap, future::Future, pin::Pin, sync::Arc, time::Duration};
 
+use copass_types::api::{DependencyStatus, ReadinessReport};
 use parking_lot::RwLock;
 use tokio_util::sync::CancellationToken;
 
@@ -68,6 +69,25 @@ impl Readiness {
             .iter()
             .map(|(name, (state, _))| (name.clone(), state.clone()))
             .collect()
+    }
+
+    /// What `/readyz` answers, wherever it is served.
+    #[must_use]
+    pub fn report(&self) -> ReadinessReport {
+        let dependencies: Vec<_> = self
+            .snapshot()
+            .into_iter()
+            .map(|(name, state)| DependencyStatus {
+                name,
+                ready: state.ready,
+                last_error: state.last_error,
+            })
+            .collect();
+        let is_ready = dependencies.iter().all(|dependency| dependency.ready);
+        ReadinessReport {
+            status: if is_ready { "ready" } else { "not_ready" }.to_owned(),
+            dependencies,
+        }
     }
 
     /// Runs every probe once.

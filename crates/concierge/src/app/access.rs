@@ -1,7 +1,9 @@
 //! From a credential to a principal, and from a person to their access on a sandbox, at the moment of the call.
 
+use std::time::Duration;
+
 use chrono::{DateTime, Utc};
-use copass_errors::{Error, Result};
+use copass_errors::{Error, ErrorCode, Result};
 use copass_runtime::{CallContext, clock};
 use copass_store::{AsConn, Tx};
 use copass_types::{AccessClass, ActorKind, ApiKeyId, ConnectionId, Denied, Role, SandboxAccess, SandboxId, UserId};
@@ -11,6 +13,8 @@ use crate::store::{self, sandboxes::VisibleRow};
 
 /// Longest credential that is looked at.
 const MAX_CREDENTIAL_BYTES: usize = 8192;
+/// How often a live stream looks whether its caller still has access.
+const ACCESS_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A verified credential.
 #[derive(Debug, Clone)]
@@ -166,6 +170,34 @@ impl App {
         let mut fresh = context.clone();
         fresh.principal.access = Some(access);
         Ok(fresh)
+    }
+
+    /// Returns when the caller may no longer run anything in the sandbox: a grant, a key or the sandbox has ended. Live
+    /// streams end with it (`expectations.md` 2). A database that is away ends nothing.
+    pub(crate) async fn access_ended(&self, context: &CallContext, sandbox_id: &SandboxId) -> Error {
+        loop {
+            tokio::time::sleep(ACCESS_CHECK_INTERVAL).await;
+            let outcome = match self.refresh_access(context, sandbox_id).await {
+                Ok(fresh) => fresh
+                    .principal
+                    .require(sandbox_id, AccessClass::Run)
+                    .map(|_| ())
+                    .map_err(Error::from),
+                Err(error) => Err(error),
+            };
+            let has_ended = outcome.is_err_and(|error| {
+                matches!(
+                    error.code(),
+                    ErrorCode::NotFound | ErrorCode::Unauthorized | ErrorCode::Forbidden | ErrorCode::SandboxNotActive
+                )
+            });
+            if has_ended {
+                return Error::new(
+                    ErrorCode::Cancelled,
+                    "your access to this sandbox ended while the Concierge was answering; ask the sandbox's owner",
+                );
+            }
+        }
     }
 
     /// The sandbox with the caller's access, if the class of operation is allowed. Looked up now, not taken from the

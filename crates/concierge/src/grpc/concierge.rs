@@ -1,6 +1,6 @@
 //! `copass.concierge.v1`: a turn goes out to agent-runner, tool calls come back.
 
-use std::sync::Arc;
+use std::{pin::Pin, sync::Arc};
 
 use copass_errors::{Error, ErrorCode};
 use copass_proto::{
@@ -10,6 +10,7 @@ use copass_proto::{
 };
 use copass_runtime::{CallContext, grpc::MAX_MESSAGE_BYTES};
 use copass_types::{AccessClass, SandboxId, validate};
+use futures::{Stream, stream};
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::{
@@ -25,6 +26,8 @@ const SYSTEM_AGENT: &str = "concierge";
 const MAX_TURNS: u32 = 25;
 /// A turn ends after ten minutes, whatever the caller wishes.
 const MAX_TIMEOUT_MS: u32 = 600_000;
+
+type ChatStream = Pin<Box<dyn Stream<Item = Result<RunFrame, Status>> + Send>>;
 
 pub(crate) struct Chats {
     app: Arc<App>,
@@ -45,7 +48,7 @@ impl Chats {
 
 #[tonic::async_trait]
 impl ConciergeService for Chats {
-    type ChatStream = Streaming<RunFrame>;
+    type ChatStream = ChatStream;
 
     async fn chat(&self, request: Request<pb::ChatRequest>) -> Result<Response<Self::ChatStream>, Status> {
         let context = CallContext::of(&request)?;
@@ -91,9 +94,10 @@ impl ConciergeService for Chats {
                 },
             }),
         };
-        // The stream is passed through as it is: dropping it here drops it there, which cancels the run.
         let frames = self.runs.clone().start_system_turn(context.request(turn)).await?;
-        Ok(Response::new(frames.into_inner()))
+        let app = self.app.clone();
+        let ended = async move { app.access_ended(&context, &sandbox_id).await };
+        Ok(Response::new(while_access_lasts(frames.into_inner(), ended)))
     }
 
     async fn call_tool(&self, request: Request<pb::CallToolRequest>) -> Result<Response<pb::CallToolResponse>, Status> {
@@ -132,6 +136,22 @@ impl ConciergeService for Chats {
             Err(error) => failure(&error, self.catalogue.tells_errors(&message.name)),
         }))
     }
+}
+
+/// The frames as they come, until the caller's access ends. Dropping the stream here drops it at agent-runner, which
+/// cancels the run.
+fn while_access_lasts(frames: Streaming<RunFrame>, ended: impl Future<Output = Error> + Send + 'static) -> ChatStream {
+    let open = Some((frames, Box::pin(ended)));
+    Box::pin(stream::unfold(open, async |open| {
+        let (mut frames, mut ended) = open?;
+        tokio::select! {
+            frame = frames.message() => match frame {
+                Ok(frame) => frame.map(|frame| (Ok(frame), Some((frames, ended)))),
+                Err(status) => Some((Err(status), None)),
+            },
+            error = &mut ended => Some((Err(error.into()), None)),
+        }
+    }))
 }
 
 fn check_message(message: &str) -> Result<(), Error> {

@@ -21,6 +21,7 @@ on_every_setup! {
     errors_of_the_turn_arrive_as_they_are
     a_sandbox_that_is_not_active_has_no_chat
     a_credential_that_has_ended_has_no_chat
+    a_live_chat_ends_with_the_grant_behind_it
 }
 
 async fn chat(stage: &Stage, me: &CallContext, sandbox: &Sandbox, message: &str) -> Result<Streaming<RunFrame>, Error> {
@@ -104,6 +105,39 @@ async fn dropping_the_chat_drops_the_turn(database: TestDatabase, wiring: Wiring
     eventually(LIMIT, || async { stage.fakes.open_turns() == 1 }).await;
     drop(kept);
     eventually(LIMIT, || async { stage.fakes.open_turns() == 0 }).await;
+}
+
+async fn a_live_chat_ends_with_the_grant_behind_it(database: TestDatabase, wiring: Wiring) {
+    let stage = Stage::new(database, wiring).await;
+    stage.fakes.endless_turns();
+    let (owner, guest) = (stage.person().await, stage.person().await);
+    let sandbox = stage.sandbox(&owner, "one").await;
+    let connection = stage.grant(&owner, &sandbox, &guest, "editor").await;
+    let mut kept = chat(&stage, &stage.me(&owner).await, &sandbox, "hello").await.unwrap();
+    let mut frames = chat(&stage, &stage.me(&guest).await, &sandbox, "hello").await.unwrap();
+    frames.next().await.unwrap().unwrap();
+    let revoke = RevokeConnectionRequest {
+        sandbox_id: sandbox.sandbox_id.clone(),
+        connection_id: connection.connection_id,
+    };
+    ask(stage
+        .sandboxes()
+        .revoke_connection(stage.me(&owner).await.request(revoke)))
+    .await
+    .unwrap();
+    let end = async {
+        loop {
+            if let Err(status) = frames.next().await.unwrap() {
+                return Error::from(status);
+            }
+        }
+    };
+    let end = tokio::time::timeout(LIMIT, end).await.unwrap();
+    assert_eq!(end.code(), ErrorCode::Cancelled);
+    assert!(end.detail().contains("access"), "{end}");
+    assert!(frames.next().await.is_none());
+    eventually(LIMIT, || async { stage.fakes.open_turns() == 1 }).await;
+    kept.next().await.unwrap().unwrap();
 }
 
 async fn the_message_has_1_to_4000_characters(database: TestDatabase, wiring: Wiring) {

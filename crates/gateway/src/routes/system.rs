@@ -5,7 +5,7 @@ use axum::{
     extract::State,
     response::{IntoResponse as _, Response},
 };
-use copass_types::api::{DependencyStatus, Health, ReadinessReport};
+use copass_types::api::{Health, ReadinessReport};
 use http::{StatusCode, header};
 
 use crate::state::App;
@@ -24,30 +24,13 @@ pub(super) async fn health_get() -> Json<Health> {
     responses((status = 200, description = "Ready", body = ReadinessReport),
               (status = 503, description = "Not ready, with the reasons", body = ReadinessReport)))]
 pub(super) async fn readiness_get(State(app): State<App>) -> Response {
-    let dependencies: Vec<_> = app
-        .readiness
-        .snapshot()
-        .into_iter()
-        .map(|(name, state)| DependencyStatus {
-            name,
-            ready: state.ready,
-            last_error: state.last_error,
-        })
-        .collect();
-    let ready = dependencies.iter().all(|dependency| dependency.ready);
-    let (code, status) = if ready {
-        (StatusCode::OK, "ready")
+    let report = app.readiness.report();
+    let code = if report.dependencies.iter().all(|dependency| dependency.ready) {
+        StatusCode::OK
     } else {
-        (StatusCode::SERVICE_UNAVAILABLE, "not_ready")
+        StatusCode::SERVICE_UNAVAILABLE
     };
-    (
-        code,
-        Json(ReadinessReport {
-            status: status.to_owned(),
-            dependencies,
-        }),
-    )
-        .into_response()
+    (code, Json(report)).into_response()
 }
 
 /// Metrics in the format of Prometheus.
