@@ -179,7 +179,7 @@ async fn probes_metrics_and_the_interface_document_answer(shape: Shape) {
         for service in crate::harness::cluster::SERVICES {
             let probes = crate::harness::Api::new(&cluster.probe_url(service));
             assert_eq!(probes.get("/healthz").await.expect(200)["status"], "ok");
-            assert_eq!(probes.get("/readyz").await.expect(200)["ready"], true);
+            assert_eq!(probes.get("/readyz").await.expect(200)["status"], "ready");
             assert_eq!(probes.get("/metrics").await.status, 200);
         }
     }
