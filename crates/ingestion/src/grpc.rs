@@ -5,7 +5,7 @@ use copass_proto::{
     convert::{id, timestamp},
     source::{self as proto, source_service_server::SourceService},
 };
-use copass_runtime::CallContext;
+use copass_runtime::{CallContext, grpc::failed};
 use tonic::{Request, Response, Status};
 
 use crate::app::sources::{DataSource, Filter, Registration, Sources};
@@ -68,14 +68,14 @@ impl SourceService for SourceGrpc {
         self.register(request)
             .await
             .map(|source| Response::new(source.into()))
-            .map_err(status)
+            .map_err(failed)
     }
 
     async fn list_sources(
         &self,
         request: Request<proto::ListSourcesRequest>,
     ) -> Result<Response<proto::ListSourcesResponse>, Status> {
-        let sources = self.list(request).await.map_err(status)?;
+        let sources = self.list(request).await.map_err(failed)?;
         let sources = sources.into_iter().map(proto::DataSource::from).collect();
         Ok(Response::new(proto::ListSourcesResponse { sources }))
     }
@@ -87,16 +87,8 @@ impl SourceService for SourceGrpc {
         self.get(request)
             .await
             .map(|source| Response::new(source.into()))
-            .map_err(status)
+            .map_err(failed)
     }
-}
-
-/// The one place where a failed call leaves the service, and therefore where its cause is logged.
-fn status(error: Error) -> Status {
-    if let Some(cause) = error.cause_chain() {
-        tracing::error!(code = error.code().as_str(), cause, "call failed");
-    }
-    error.into()
 }
 
 impl From<DataSource> for proto::DataSource {

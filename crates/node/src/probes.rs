@@ -10,8 +10,7 @@ pub(crate) fn start(listener: TcpListener, readiness: Readiness, metrics: Metric
     let ready = move || {
         let report = readiness.report();
         async move {
-            let is_ready = report.dependencies.iter().all(|dependency| dependency.ready);
-            let status = if is_ready {
+            let status = if report.is_ready() {
                 StatusCode::OK
             } else {
                 StatusCode::SERVICE_UNAVAILABLE

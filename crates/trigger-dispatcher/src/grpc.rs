@@ -5,7 +5,7 @@ use copass_proto::{
     convert::{id, timestamp},
     trigger::{self as proto, trigger_service_server::TriggerService},
 };
-use copass_runtime::CallContext;
+use copass_runtime::{CallContext, grpc::failed};
 use tonic::{Request, Response, Status};
 
 use crate::app::triggers::{Trigger, Triggers};
@@ -46,7 +46,7 @@ impl TriggerService for TriggerGrpc {
         &self,
         request: Request<proto::ListTriggersRequest>,
     ) -> Result<Response<proto::ListTriggersResponse>, Status> {
-        let triggers = self.list(request).await.map_err(status)?;
+        let triggers = self.list(request).await.map_err(failed)?;
         let triggers = triggers.into_iter().map(proto::Trigger::from).collect();
         Ok(Response::new(proto::ListTriggersResponse { triggers }))
     }
@@ -58,16 +58,8 @@ impl TriggerService for TriggerGrpc {
         self.get(request)
             .await
             .map(|trigger| Response::new(trigger.into()))
-            .map_err(status)
+            .map_err(failed)
     }
-}
-
-/// The one place where a failed call leaves the service, and therefore where its cause is logged.
-fn status(error: Error) -> Status {
-    if let Some(cause) = error.cause_chain() {
-        tracing::error!(code = error.code().as_str(), cause, "call failed");
-    }
-    error.into()
 }
 
 impl From<Trigger> for proto::Trigger {

@@ -25,7 +25,7 @@ pub(super) async fn health_get() -> Json<Health> {
               (status = 503, description = "Not ready, with the reasons", body = ReadinessReport)))]
 pub(super) async fn readiness_get(State(app): State<App>) -> Response {
     let report = app.readiness.report();
-    let code = if report.dependencies.iter().all(|dependency| dependency.ready) {
+    let code = if report.is_ready() {
         StatusCode::OK
     } else {
         StatusCode::SERVICE_UNAVAILABLE

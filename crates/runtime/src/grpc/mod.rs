@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use copass_errors::{Error, Result};
 use copass_proto::Transport;
-use tonic::{service::Routes, transport::Endpoint};
+use tonic::{Status, service::Routes, transport::Endpoint};
 
 use crate::call::Signer;
 
@@ -45,6 +45,15 @@ pub fn remote(address: &str, signer: &Signer) -> Result<Transport> {
         .tcp_nodelay(true)
         .connect_lazy();
     Ok(Transport::new(client::ClientStack::new(channel, signer.clone())))
+}
+
+/// The status of a call that failed in a service: where an error leaves it, and therefore where its cause is logged.
+#[must_use]
+pub fn failed(error: Error) -> Status {
+    if let Some(cause) = error.cause_chain() {
+        tracing::error!(code = error.code().as_str(), cause, "call failed");
+    }
+    error.into()
 }
 
 /// Encodes a duration as `grpc-timeout` in milliseconds (at most 8 digits).

@@ -19,6 +19,14 @@ pub struct ReadinessReport {
     pub dependencies: Vec<DependencyStatus>,
 }
 
+impl ReadinessReport {
+    /// Whether every dependency is usable.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.dependencies.iter().all(|dependency| dependency.ready)
+    }
+}
+
 /// One dependency.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct DependencyStatus {
