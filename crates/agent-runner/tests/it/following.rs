@@ -29,13 +29,13 @@ on_both_databases! {
     who_may_follow_what
 }
 
-/// Text in pieces, reading calls side by side, a change, and characters of several bytes.
+/// Text in pieces that come one after the other, reading calls side by side, a change, and characters of several bytes.
 fn varied() -> Value {
     json!({"turns": [
-        {"events": [{"text": "Let "}, {"text": "me lö"}, {"text": "ök. "}, {"tool_call": {"name": "look", "arguments": {"b": 1, "a": 2}}},
+        {"events": [{"text": "Let "}, {"stall_ms": 20}, {"text": "me lö"}, {"stall_ms": 20}, {"text": "ök. "}, {"tool_call": {"name": "look", "arguments": {"b": 1, "a": 2}}},
                     {"tool_call": {"name": "list"}}, {"tool_call": {"name": "find"}}]},
         {"events": [{"tool_call": {"name": "make"}}, {"tool_call": {"name": "look"}}]},
-        {"events": [{"text": "All "}, {"text": "is "}, {"text": "wéll."}]}]})
+        {"events": [{"text": "All "}, {"stall_ms": 20}, {"text": "is "}, {"text": "wéll."}]}]})
 }
 
 async fn fixture(database: TestDatabase, wiring: Wiring, script: Value) -> (Fixture, FakeSource) {

@@ -53,7 +53,7 @@ async fn frames_come_in_order_and_the_row_is_final_before_the_last(database: Tes
     turn.finish_reading().await;
 
     assert_eq!(turn.text(), "Let me look. You have none yet.");
-    let kinds: Vec<_> = turn
+    let mut kinds: Vec<_> = turn
         .seen
         .iter()
         .map(|frame| match frame {
@@ -65,7 +65,9 @@ async fn frames_come_in_order_and_the_row_is_final_before_the_last(database: Tes
             Frame::AgentError(_) => "error",
         })
         .collect();
-    assert_eq!(kinds, ["start", "text", "call", "result", "text", "text", "finish"]);
+    // Pieces that waited for the reader may have become one.
+    kinds.dedup();
+    assert_eq!(kinds, ["start", "text", "call", "result", "text", "finish"]);
     assert!(matches!(&turn.seen[2], Frame::AgentToolCall(call) if call.arguments_json == r#"{"q":"ä"}"#));
     let finish = turn.finish();
     assert_eq!(finish.stop_reason, "end_turn");

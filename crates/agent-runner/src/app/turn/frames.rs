@@ -1,9 +1,9 @@
 //! The frames of one run on their way to its reader.
 //!
-//! A queue of our own instead of a channel, for three reasons: text that waits because the reader is behind is joined,
-//! so a slow reader costs one frame and not a thousand; the bound is in bytes, because a frame may be three bytes or a
-//! megabyte; and how long frames have waited is known, so that a reader that takes none is noticed even while the model
-//! says nothing.
+//! A queue of our own instead of a channel, for three reasons: text that waits is joined, so a reader that keeps up sees
+//! the model's own pieces, and one that is behind costs one frame and not a thousand; the bound is in bytes, because a
+//! frame may be three bytes or a megabyte; and how long frames have waited is known, so that a reader that takes none is
+//! noticed even while the model says nothing.
 //!
 //! Dropping the reading side tells the run to stop (`design.md` 12.4). Dropping the writing side without a terminal
 //! frame, which only a defect does, gives the reader one: no stream ends without.
@@ -28,8 +28,6 @@ use crate::app::{
 
 const MAX_WAITING_BYTES: usize = 256 * 1024;
 const MAX_WAITING_FRAMES: usize = 256;
-/// Text is joined only when this many frames wait: a reader that keeps up sees the model's own pieces.
-const JOIN_FROM_FRAMES: usize = 8;
 const MAX_JOINED_BYTES: usize = 32 * 1024;
 /// What a frame costs besides its text.
 const FRAME_BYTES: usize = 128;
@@ -150,7 +148,6 @@ impl State {
         }
         self.waiting_since.get_or_insert_with(Instant::now);
         if let Frame::Text(text) = &frame
-            && self.waiting.len() >= JOIN_FROM_FRAMES
             && let Some((last_id, Frame::Text(last))) = self.waiting.back_mut()
             && last_id.number == id.number
             && last.len() + text.len() <= MAX_JOINED_BYTES
@@ -409,8 +406,10 @@ mod tests {
         let idle = tokio::time::timeout(limit * 10, watch.stalled(limit)).await;
         assert!(idle.is_err(), "nothing waits, so nobody is slow");
         for number in 0..4 {
-            sink.send(id(0), text(&number.to_string())).await;
-            sink.send(id(0), text(&number.to_string())).await;
+            // Of different steps, so that each is a frame.
+            for number in [2 * number, 2 * number + 1] {
+                sink.send(FrameId::text(number, 1), text("x")).await;
+            }
             let slow = tokio::time::timeout(limit / 2, watch.stalled(limit)).await;
             assert!(slow.is_err(), "it takes one now and then");
             stream.next().await;
