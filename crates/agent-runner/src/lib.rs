@@ -186,6 +186,7 @@ impl AgentRunner {
             outbox: deps.outbox.clone(),
             news,
             active: app::active::ActiveRuns::default(),
+            system_agents: app::turn::SystemAgents::new(),
         });
         Self {
             agents: app::agents::Agents::new(deps.db.clone(), deps.master_key, deps.outbox, resolver),

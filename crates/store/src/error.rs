@@ -1,11 +1,17 @@
 //! Errors of the store and what they mean to a caller.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::Arc};
 
 /// A statement failed.
 #[derive(Debug, thiserror::Error)]
-#[error(transparent)]
-pub struct Error(#[from] pub(crate) sqlx::Error);
+pub enum Error {
+    /// The database refused it, or is gone.
+    #[error(transparent)]
+    Database(#[from] sqlx::Error),
+    /// The commit that it shared with others failed.
+    #[error(transparent)]
+    Group(Arc<sqlx::Error>),
+}
 
 /// Result of a statement.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -14,7 +20,7 @@ impl Error {
     /// Whether a unique constraint (or primary key) refused the row.
     #[must_use]
     pub fn is_unique_violation(&self) -> bool {
-        self.0
+        self.cause()
             .as_database_error()
             .is_some_and(sqlx::error::DatabaseError::is_unique_violation)
     }
@@ -22,21 +28,28 @@ impl Error {
     /// Whether a foreign key refused the row.
     #[must_use]
     pub fn is_foreign_key_violation(&self) -> bool {
-        self.0
+        self.cause()
             .as_database_error()
             .is_some_and(sqlx::error::DatabaseError::is_foreign_key_violation)
+    }
+
+    fn cause(&self) -> &sqlx::Error {
+        match self {
+            Self::Database(cause) => cause,
+            Self::Group(cause) => cause,
+        }
     }
 }
 
 impl From<Error> for copass_errors::Error {
     fn from(error: Error) -> Self {
-        match error.0 {
-            cause @ (sqlx::Error::Io(_)
+        match error.cause() {
+            sqlx::Error::Io(_)
             | sqlx::Error::Tls(_)
             | sqlx::Error::PoolTimedOut
             | sqlx::Error::PoolClosed
-            | sqlx::Error::WorkerCrashed) => Self::unavailable(cause),
-            cause => Self::internal(cause),
+            | sqlx::Error::WorkerCrashed => Self::unavailable(error),
+            _ => Self::internal(error),
         }
     }
 }

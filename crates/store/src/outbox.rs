@@ -16,7 +16,7 @@ use serde_json::Value;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use crate::{Db, Dialect, Json, Result, Tx, execute, fetch_all};
+use crate::{AsConn as _, Batch, Db, Dialect, Json, Result, Tx, add_to, execute, fetch_all};
 
 const BATCH: i64 = 100;
 /// Rows looked at for a volatile broker: those that wait for their consumer are among them.
@@ -132,8 +132,16 @@ impl Outbox {
     /// # Errors
     /// The statement failed.
     pub async fn add(&self, tx: &mut Tx, message: &OutboxMessage) -> Result<()> {
-        execute!(
-            *tx,
+        let mut batch = Batch::new(tx.dialect());
+        self.add_to(&mut batch, message);
+        batch.execute(tx).await?;
+        Ok(())
+    }
+
+    /// Adds a message to what is written together. Call [`Self::wake`] after the commit.
+    pub fn add_to(&self, batch: &mut Batch, message: &OutboxMessage) {
+        add_to!(
+            *batch,
             "insert into outbox (id, owner, destination, is_broadcast, kind, body, headers, created_at) \
              values ($1, $2, $3, $4, $5, $6, $7, $8)",
             message.id.as_str(),
@@ -144,8 +152,7 @@ impl Outbox {
             Json(&message.body),
             Json(&message.headers),
             clock::now(),
-        )?;
-        Ok(())
+        );
     }
 
     /// Tells the relay that there is something to publish.
@@ -175,7 +182,7 @@ impl Outbox {
             Dialect::Sqlite => CLAIM_SQLITE,
         };
         let rows = fetch_all!(tx, Row, claim, self.owner, BATCH)?;
-        let mut sent = 0;
+        let mut sent = Batch::new(db.dialect());
         let mut failure = None;
         for row in rows {
             let id = row.id.clone();
@@ -184,9 +191,9 @@ impl Outbox {
                 failure = Some(error);
                 break;
             }
-            execute!(tx, "delete from outbox where id = $1", &id)?;
-            sent += 1;
+            add_to!(sent, "delete from outbox where id = $1", &id);
         }
+        let sent = sent.execute(&mut tx).await?.len();
         tx.commit().await?;
         failure.map_or(Ok(sent), |error| Err(RelayError::Publish(error)))
     }

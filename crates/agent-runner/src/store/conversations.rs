@@ -6,7 +6,7 @@
 use chrono::{DateTime, Utc};
 use copass_errors::Result;
 use copass_llm::Message;
-use copass_store::{AsConn, Json, Tx, execute, fetch_all, fetch_one, fetch_optional};
+use copass_store::{AsConn, Batch, Dialect, Json, Tx, add_to, execute, fetch_all, fetch_optional};
 use copass_types::{AgentId, RunId, SandboxId, SessionId, UserId};
 
 /// Whose conversation it is.
@@ -31,16 +31,16 @@ pub(crate) enum Claim {
 }
 
 /// Adds a conversation whose first turn is the run's.
-pub(crate) async fn insert(
-    tx: &mut Tx,
+pub(crate) fn insert(
+    batch: &mut Batch,
     session_id: &SessionId,
     owner: &Owner<'_>,
     provider: &str,
     run_id: &RunId,
     now: DateTime<Utc>,
-) -> copass_store::Result<()> {
-    execute!(
-        *tx,
+) {
+    add_to!(
+        *batch,
         "insert into conversations (id, sandbox_id, user_id, agent_id, busy_run_id, created_at, updated_at, \
          end_user_id, provider) values ($1, $2, $3, $4, $5, $6, $6, $7, $8)",
         session_id.as_str(),
@@ -51,8 +51,7 @@ pub(crate) async fn insert(
         now,
         owner.end_user_id,
         provider,
-    )?;
-    Ok(())
+    );
 }
 
 /// The provider of a conversation; `None` when there is no such conversation of this owner.
@@ -114,23 +113,22 @@ pub(crate) async fn claim(
 }
 
 /// Gives the turn back; nothing happens when the run does not have it.
-pub(crate) async fn release(
-    tx: &mut Tx,
+pub(crate) fn release(
+    batch: &mut Batch,
     sandbox_id: &SandboxId,
     session_id: &SessionId,
     run_id: &RunId,
     now: DateTime<Utc>,
-) -> copass_store::Result<()> {
-    execute!(
-        *tx,
+) {
+    add_to!(
+        *batch,
         "update conversations set busy_run_id = null, updated_at = $4 \
          where id = $1 and sandbox_id = $2 and busy_run_id = $3",
         session_id.as_str(),
         sandbox_id.as_str(),
         run_id.as_str(),
         now,
-    )?;
-    Ok(())
+    );
 }
 
 /// The newest messages of other runs, oldest of them first. The caller has claimed the turn, so nobody adds to them.
@@ -151,31 +149,39 @@ pub(crate) async fn newest_messages<C: AsConn>(
     Ok(rows.into_iter().rev().map(|(message,)| message.0).collect())
 }
 
-/// Adds messages at the end. The caller has claimed the turn.
-pub(crate) async fn append(
-    tx: &mut Tx,
+/// What the parts of a batch see differs: on SQLite the messages before, on PostgreSQL none of the same batch.
+macro_rules! append_sql {
+    ($place:literal) => {
+        concat!(
+            "insert into conversation_messages (session_id, seq, run_id, message, created_at) \
+             select $1, coalesce(max(seq), 0) + ",
+            $place,
+            ", $3, $4, $5 from conversation_messages where session_id = $1"
+        )
+    };
+}
+
+/// Adds messages at the end; once in a batch. The caller has claimed the turn.
+pub(crate) fn append<'a>(
+    batch: &mut Batch,
     session_id: &SessionId,
     run_id: &RunId,
-    messages: &[Message],
+    messages: impl IntoIterator<Item = &'a Message>,
     now: DateTime<Utc>,
-) -> copass_store::Result<()> {
-    let (last,) = fetch_one!(
-        *tx,
-        (i64,),
-        "select coalesce(max(seq), 0) from conversation_messages where session_id = $1",
-        session_id.as_str(),
-    )?;
-    for (seq, message) in (last + 1..).zip(messages) {
-        execute!(
-            *tx,
-            "insert into conversation_messages (session_id, seq, run_id, message, created_at) \
-             values ($1, $2, $3, $4, $5)",
+) {
+    let sql = match batch.dialect() {
+        Dialect::Postgres => append_sql!("$2"),
+        Dialect::Sqlite => append_sql!("1"),
+    };
+    for (place, message) in (1_i64..).zip(messages) {
+        add_to!(
+            *batch,
+            sql,
             session_id.as_str(),
-            seq,
+            place,
             run_id.as_str(),
             Json(message),
             now,
-        )?;
+        );
     }
-    Ok(())
 }

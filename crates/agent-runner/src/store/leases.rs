@@ -5,7 +5,7 @@
 
 use chrono::{DateTime, Utc};
 use copass_errors::Result;
-use copass_store::{AsConn, Json, Tx, execute, fetch_all, fetch_optional};
+use copass_store::{AsConn, Batch, Json, Tx, add_to, execute, fetch_all, fetch_optional};
 use copass_types::{AgentId, RunId, SandboxId, SessionId};
 use serde_json::Value;
 
@@ -92,22 +92,17 @@ pub(crate) async fn to_stop<C: AsConn>(conn: &mut C, worker_id: &str) -> Result<
     .collect()
 }
 
-/// Extends the lease; `false` means that the run is not this worker's any more. The first statement of every write.
-pub(crate) async fn extend_lease(
-    tx: &mut Tx,
-    lease: &Lease<'_>,
-    lease_expires_at: DateTime<Utc>,
-) -> copass_store::Result<bool> {
-    let rows = execute!(
-        *tx,
+/// Extends the lease. Unless it touches one row the run is not this worker's any more, and nothing may be written.
+pub(crate) fn extend_lease(batch: &mut Batch, lease: &Lease<'_>, lease_expires_at: DateTime<Utc>) {
+    add_to!(
+        *batch,
         "update runs set lease_expires_at = $4 \
          where id = $1 and sandbox_id = $2 and fence = $3 and status = 'running'",
         lease.run_id.as_str(),
         lease.sandbox_id.as_str(),
         lease.fence,
         lease_expires_at,
-    )?;
-    Ok(rows == 1)
+    );
 }
 
 /// A run that nobody seems to work on.

@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use copass_errors::Result;
-use copass_store::{AsConn, Json, Tx, execute, fetch_all, fetch_optional};
+use copass_store::{AsConn, Batch, Json, add_to, fetch_all, fetch_optional};
 use copass_types::{AgentId, ApiKeyId, RunId, SandboxId, SessionId, UserId};
 use serde_json::Value;
 
@@ -129,16 +129,16 @@ pub(crate) struct NewRun<'a> {
     pub(crate) lease_expires_at: DateTime<Utc>,
 }
 
-/// Adds a run; `false` when another one has its unique key.
-pub(crate) async fn insert(tx: &mut Tx, new: &NewRun<'_>) -> copass_store::Result<bool> {
+/// Adds a run. A unique violation means that another one has its unique key.
+pub(crate) fn insert(batch: &mut Batch, new: &NewRun<'_>) {
     let run = new.run;
-    let rows = execute!(
-        *tx,
+    add_to!(
+        *batch,
         "insert into runs (id, sandbox_id, user_id, agent_id, agent_version, trigger_id, session_id, status, \
          input_event, warnings, tool_resolution_trace, unique_key, lease_owner, lease_expires_at, fence, created_at, \
          started_at, entrance, request, retry_of, model, api_key_id, end_user_id) \
          values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, \
-         $23) on conflict (sandbox_id, unique_key) do nothing",
+         $23)",
         run.id.as_str(),
         run.sandbox_id.as_str(),
         run.user_id.as_str(),
@@ -162,8 +162,7 @@ pub(crate) async fn insert(tx: &mut Tx, new: &NewRun<'_>) -> copass_store::Resul
         run.model.as_deref(),
         run.api_key_id.as_ref().map(ApiKeyId::as_str),
         run.end_user_id.as_deref(),
-    )?;
-    Ok(rows == 1)
+    );
 }
 
 /// The run that has the unique key, with what it was asked to do.
@@ -248,10 +247,10 @@ pub(crate) async fn agent<C: AsConn>(
     .transpose()
 }
 
-/// Writes the end of a run; `false` means that the run is not this worker's any more and nothing was written.
-pub(crate) async fn finish(tx: &mut Tx, lease: &Lease<'_>, run: &Run) -> copass_store::Result<bool> {
-    let rows = execute!(
-        *tx,
+/// Writes the end of a run. Unless it touches one row the run is not this worker's any more, and nothing may be written.
+pub(crate) fn finish(batch: &mut Batch, lease: &Lease<'_>, run: &Run) {
+    add_to!(
+        *batch,
         "update runs set status = $4, output_text = $5, tokens_in = $6, tokens_out = $7, cost_microcents = $8, \
          duration_ms = $9, error_type = $10, error_message = $11, warnings = $12, finished_at = $13, usage = $14, \
          cost_breakdown = $15, model_calls = $16, stop_reason = $17, last_frame = $18, model = $19, \
@@ -276,8 +275,7 @@ pub(crate) async fn finish(tx: &mut Tx, lease: &Lease<'_>, run: &Run) -> copass_
         run.stop_reason.as_deref(),
         run.last_frame,
         run.model.as_deref(),
-    )?;
-    Ok(rows == 1)
+    );
 }
 
 /// A run with its trace and the kind of its agent.

@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use copass_errors::Result;
 use copass_llm::Usage;
-use copass_store::{AsConn, Json, Tx, execute, fetch_all, fetch_optional};
+use copass_store::{AsConn, Batch, Json, Tx, add_to, execute, fetch_all, fetch_optional};
 use copass_types::{RunId, SandboxId, StepId};
 use serde_json::Value;
 
@@ -60,9 +60,9 @@ impl Row {
 }
 
 /// Writes a step as it is now. The same step may be written again, also after a commit whose answer was lost.
-pub(crate) async fn put(tx: &mut Tx, run_id: &RunId, step: &Step) -> copass_store::Result<()> {
-    execute!(
-        *tx,
+pub(crate) fn put(batch: &mut Batch, run_id: &RunId, step: &Step) {
+    add_to!(
+        *batch,
         "insert into run_steps (id, run_id, seq, kind, state, name, call_id, arguments, output, error, is_read_only, \
          result_bytes, tokens_in, tokens_out, cost_microcents, usage, first_frame, last_frame, started_at, finished_at) \
          values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20) \
@@ -90,8 +90,7 @@ pub(crate) async fn put(tx: &mut Tx, run_id: &RunId, step: &Step) -> copass_stor
         step.last_frame,
         step.started_at,
         step.finished_at,
-    )?;
-    Ok(())
+    );
 }
 
 /// The steps of a run in order, whole.
@@ -124,20 +123,14 @@ pub(crate) async fn list_from<C: AsConn>(
 }
 
 /// Keeps a result that is too long for the model, whole.
-pub(crate) async fn put_result(
-    tx: &mut Tx,
-    run_id: &RunId,
-    step_id: &StepId,
-    result: &str,
-) -> copass_store::Result<()> {
-    execute!(
-        *tx,
+pub(crate) fn put_result(batch: &mut Batch, run_id: &RunId, step_id: &StepId, result: &str) {
+    add_to!(
+        *batch,
         "insert into step_results (step_id, run_id, result) values ($1, $2, $3) on conflict (step_id) do nothing",
         step_id.as_str(),
         run_id.as_str(),
         result,
-    )?;
-    Ok(())
+    );
 }
 
 /// Name and whole result of a tool call, where it has one.

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use copass_runtime::clock;
+use copass_store::Batch;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
@@ -13,6 +14,9 @@ use crate::{
     app::{active::StopCause, turn::Worker},
     store::{self, leases::Lease},
 };
+
+/// Leases in one statement: a few hundred values.
+const BATCH: usize = 64;
 
 pub(crate) async fn run(worker: Arc<Worker>, stop: CancellationToken) {
     let mut ticks = tokio::time::interval(worker.config.heartbeat);
@@ -36,15 +40,19 @@ async fn beat(worker: &Worker) -> copass_errors::Result<()> {
     let mut lost = Vec::new();
     let mut tx = worker.db.begin().await?;
     let expires_at = clock::now() + worker.config.lease;
-    for (run_id, run) in &active {
-        let lease = Lease {
-            sandbox_id: &run.sandbox_id,
-            run_id,
-            fence: run.fence,
-        };
-        if !store::leases::extend_lease(&mut tx, &lease, expires_at).await? {
-            lost.push(run);
+    for some in active.chunks(BATCH) {
+        let mut batch = Batch::new(worker.db.dialect());
+        for (run_id, run) in some {
+            let lease = Lease {
+                sandbox_id: &run.sandbox_id,
+                run_id,
+                fence: run.fence,
+            };
+            store::leases::extend_lease(&mut batch, &lease, expires_at);
         }
+        let rows = batch.execute(&mut tx).await?;
+        let taken = some.iter().zip(rows).filter(|(_, rows)| *rows == 0);
+        lost.extend(taken.map(|((_, run), _)| run));
     }
     tx.commit().await?;
     // Wishes to cancel arrive as news; this finds those whose news was lost.

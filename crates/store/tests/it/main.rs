@@ -6,11 +6,13 @@
 )]
 
 mod append_only;
+mod batch;
 mod idempotency;
 mod inbox;
 mod open;
 mod outbox;
 mod parity;
+mod shared_commits;
 mod transactions;
 mod values;
 mod volatile;

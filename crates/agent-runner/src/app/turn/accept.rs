@@ -8,31 +8,29 @@ use chrono::{DateTime, Utc};
 use copass_errors::{Error, ErrorCode, Result};
 use copass_llm::Message;
 use copass_runtime::clock;
-use copass_store::Tx;
+use copass_store::{Batch, Tx, outbox::OutboxMessage};
 use copass_types::{AgentId, RunId, SandboxId, SessionId, UserId};
 use serde_json::Value;
 
-use super::{Worker, entrances, journal::Journal, replay::Progress};
+use super::{
+    Worker,
+    conversation::{self, Opened},
+    entrances,
+    journal::Journal,
+    replay::Progress,
+};
 use crate::{
     app::{
         domain::{
-            AD_HOC_SLUG, AgentStatus, CONCIERGE_SLUG, Entrance, ModelSettings, Run, RunRequest, RunStatus,
-            SYSTEM_AGENT_VERSION,
+            AgentStatus, CONCIERGE_SLUG, Entrance, ModelSettings, Run, RunRequest, RunStatus, SYSTEM_AGENT_VERSION,
         },
         tool_sources::Resolution,
     },
-    store::{
-        self,
-        conversations::{Claim, Owner},
-        runs::NewRun,
-    },
+    store::{self, runs::NewRun},
 };
 
 /// The fence of a run that has had one worker.
 pub(super) const FIRST_FENCE: i64 = 1;
-/// What a model is given of a long conversation.
-const HISTORY_MAX_MESSAGES: i64 = 400;
-const HISTORY_MAX_BYTES: usize = 512 * 1024;
 
 /// A run as it is wanted; everything that can be refused without looking has been checked.
 #[derive(Debug, Clone)]
@@ -133,7 +131,6 @@ pub(super) async fn accept_running(
         worker.config.lease,
     );
     let first_step = journal.begin_model(label);
-    let mut tx = worker.db.begin().await?;
     let draft = Draft {
         status: RunStatus::Running,
         model: Some(label.to_owned()),
@@ -148,38 +145,30 @@ pub(super) async fn accept_running(
         started_at: Some(now),
         fence: FIRST_FENCE,
         lease_owner: Some(&worker.config.worker_id),
+        at: now,
+        message: None,
     };
-    let (run, history) = match insert(&mut tx, worker, wanted, draft, now).await {
-        Ok(Accepted::New(inserted)) => inserted,
-        Ok(Accepted::Before(_)) => {
-            tx.rollback().await?;
-            return before(worker, wanted).await;
+    let accepted = accept(worker, wanted, draft, |batch| journal.write(batch)).await?;
+    Ok(match accepted {
+        Accepted::Before(run_id) => Accepted::Before(run_id),
+        Accepted::New((run, history)) => {
+            journal.written();
+            Accepted::New(Start {
+                run,
+                history,
+                journal,
+                progress: Progress::first(first_step),
+            })
         }
-        Err(error) => {
-            tx.rollback().await?;
-            return refused(worker, wanted, error).await;
-        }
-    };
-    journal.write(&mut tx).await?;
-    tx.commit().await?;
-    journal.written();
-    worker.news.tell(&run.id, &run.agent_id);
-    Ok(Accepted::New(Start {
-        run,
-        history,
-        journal,
-        progress: Progress::first(first_step),
-    }))
+    })
 }
 
-/// Accepts a run that goes on without its caller, pending. `also` adds to the transaction.
+/// Accepts a run that goes on without its caller, pending. The message, if there is one, leaves with the commit.
 pub(super) async fn accept_pending(
     worker: &Worker,
     wanted: &Wanted,
-    also: impl AsyncFnOnce(&mut Tx) -> Result<()>,
+    message: Option<&OutboxMessage>,
 ) -> Result<Accepted<Run>> {
-    let now = clock::now();
-    let mut tx = worker.db.begin().await?;
     let draft = Draft {
         status: RunStatus::Pending,
         model: None,
@@ -188,22 +177,82 @@ pub(super) async fn accept_pending(
         started_at: None,
         fence: 0,
         lease_owner: None,
+        at: clock::now(),
+        message,
     };
-    let run = match insert(&mut tx, worker, wanted, draft, now).await {
-        Ok(Accepted::New((run, _))) => run,
-        Ok(Accepted::Before(_)) => {
-            tx.rollback().await?;
-            return before(worker, wanted).await;
+    let accepted = accept(worker, wanted, draft, |_| {}).await?;
+    Ok(match accepted {
+        Accepted::Before(run_id) => Accepted::Before(run_id),
+        Accepted::New((run, _)) => Accepted::New(run),
+    })
+}
+
+/// Writes everything that makes a run, and `also`, in one transaction.
+async fn accept(
+    worker: &Worker,
+    wanted: &Wanted,
+    draft: Draft<'_>,
+    also: impl FnOnce(&mut Batch),
+) -> Result<Accepted<(Run, Vec<Message>)>> {
+    let write = async {
+        // Where nothing needs to be looked at, everything is one round trip.
+        let (agent_id, opened) = match (known_agent(worker, wanted), &wanted.session) {
+            (Some(agent_id), Session::None) => (agent_id, Opened::None),
+            (Some(agent_id), Session::New) => (agent_id, Opened::first(wanted)),
+            _ => return look_and_write(worker, wanted, draft, also).await,
+        };
+        let (batch, run, history) = compose(worker, wanted, draft, agent_id, opened, also);
+        let is_written = is_written(worker.db.execute(batch).await)?;
+        Ok(is_written.then_some((run, history)))
+    };
+    match write.await {
+        Ok(Some((run, history))) => {
+            worker.system_agents.remember(wanted, &run.agent_id);
+            worker.news.tell(&run.id, &run.agent_id);
+            Ok(Accepted::New((run, history)))
         }
+        Ok(None) => before(worker, wanted).await,
         Err(error) => {
-            tx.rollback().await?;
-            return refused(worker, wanted, error).await;
+            worker.system_agents.forget(wanted);
+            refused(worker, wanted, error).await
         }
+    }
+}
+
+async fn look_and_write(
+    worker: &Worker,
+    wanted: &Wanted,
+    draft: Draft<'_>,
+    also: impl FnOnce(&mut Batch),
+) -> Result<Option<(Run, Vec<Message>)>> {
+    let mut tx = worker.db.begin().await?;
+    let written = async {
+        let agent_id = match known_agent(worker, wanted) {
+            Some(agent_id) => agent_id,
+            None => system_agent(&mut tx, wanted, draft.at).await?,
+        };
+        let opened = conversation::open(&mut tx, wanted, &agent_id, draft.at).await?;
+        let (batch, run, history) = compose(worker, wanted, draft, agent_id, opened, also);
+        let is_written = is_written(batch.execute(&mut tx).await)?;
+        Ok(is_written.then_some((run, history)))
     };
-    also(&mut tx).await?;
-    tx.commit().await?;
-    worker.news.tell(&run.id, &run.agent_id);
-    Ok(Accepted::New(run))
+    let written = written.await;
+    match &written {
+        Ok(Some(_)) => tx.commit().await?,
+        Ok(None) | Err(_) => tx.rollback().await?,
+    }
+    written
+}
+
+/// Whether the run was written; `false` where another one has its unique key.
+fn is_written(rows: copass_store::Result<Vec<u64>>) -> Result<bool> {
+    match rows {
+        Ok(_) => Ok(true),
+        Err(error) if error.is_unique_violation() => Ok(false),
+        // Deleted since it was looked for, alone or with its sandbox.
+        Err(error) if error.is_foreign_key_violation() => Err(Error::not_found("agent")),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// The answer where no run can be inserted. The run that keeps the conversation busy may be the one that the same request
@@ -247,22 +296,42 @@ struct Draft<'a> {
     started_at: Option<DateTime<Utc>>,
     fence: i64,
     lease_owner: Option<&'a str>,
+    at: DateTime<Utc>,
+    /// Leaves with the commit.
+    message: Option<&'a OutboxMessage>,
 }
 
-async fn insert(
-    tx: &mut Tx,
+/// The agent's id, where it is known without a look.
+fn known_agent(worker: &Worker, wanted: &Wanted) -> Option<AgentId> {
+    match &wanted.agent {
+        WantedAgent::System { slug, .. } => worker.system_agents.find(&wanted.sandbox_id, slug),
+        WantedAgent::User { id, .. } => Some(id.clone()),
+    }
+}
+
+async fn system_agent(tx: &mut Tx, wanted: &Wanted, now: DateTime<Utc>) -> Result<AgentId> {
+    match &wanted.agent {
+        WantedAgent::System { slug, settings } => {
+            store::agents::ensure_system(tx, &wanted.sandbox_id, &wanted.owner, slug, settings, now).await
+        }
+        WantedAgent::User { id, .. } => Ok(id.clone()),
+    }
+}
+
+/// Everything that makes a run: its row, its conversation, what was asked for.
+fn compose(
     worker: &Worker,
     wanted: &Wanted,
     draft: Draft<'_>,
-    now: DateTime<Utc>,
-) -> Result<Accepted<(Run, Vec<Message>)>> {
-    let (agent_id, agent_slug, agent_version) = match &wanted.agent {
-        WantedAgent::System { slug, settings } => {
-            let id = store::agents::ensure_system(tx, &wanted.sandbox_id, &wanted.owner, slug, settings, now).await?;
-            (id, (*slug).to_owned(), SYSTEM_AGENT_VERSION)
-        }
-        WantedAgent::User { id, slug, version, .. } => (id.clone(), slug.clone(), *version),
+    agent_id: AgentId,
+    opened: Opened<'_>,
+    also: impl FnOnce(&mut Batch),
+) -> (Batch, Run, Vec<Message>) {
+    let (agent_slug, agent_version) = match &wanted.agent {
+        WantedAgent::System { slug, .. } => ((*slug).to_owned(), SYSTEM_AGENT_VERSION),
+        WantedAgent::User { slug, version, .. } => (slug.clone(), *version),
     };
+    let now = draft.at;
     let mut run = Run {
         id: wanted.run_id.clone(),
         sandbox_id: wanted.sandbox_id.clone(),
@@ -298,8 +367,23 @@ async fn insert(
         started_at: draft.started_at,
         finished_at: None,
     };
-    let (session_id, history) = open_conversation(tx, wanted, &run.agent_id, now).await?;
-    run.session_id = session_id;
+    let mut batch = Batch::new(worker.db.dialect());
+    let history = match opened {
+        Opened::None => Vec::new(),
+        Opened::Known { session_id, history } => {
+            conversation::append(&mut batch, wanted, &session_id, &[], now);
+            run.session_id = Some(session_id);
+            history
+        }
+        Opened::New { provider, history } => {
+            let session_id = SessionId::generate();
+            let owner = conversation::owner(wanted, &run.agent_id);
+            store::conversations::insert(&mut batch, &session_id, &owner, provider, &run.id, now);
+            conversation::append(&mut batch, wanted, &session_id, &history, now);
+            run.session_id = Some(session_id);
+            history
+        }
+    };
     let new = NewRun {
         run: &run,
         request: &wanted.request,
@@ -308,127 +392,12 @@ async fn insert(
         lease_owner: draft.lease_owner,
         lease_expires_at: now + worker.config.lease,
     };
-    if !store::runs::insert(tx, &new).await? {
-        return Ok(Accepted::Before(run.id));
+    store::runs::insert(&mut batch, &new);
+    also(&mut batch);
+    if let Some(message) = draft.message {
+        worker.outbox.add_to(&mut batch, message);
     }
-    if let Some(session_id) = &run.session_id {
-        let message = [Message::user(wanted.request.message.clone())];
-        store::conversations::append(tx, session_id, &run.id, &message, now).await?;
-    }
-    Ok(Accepted::New((run, history)))
-}
-
-async fn open_conversation(
-    tx: &mut Tx,
-    wanted: &Wanted,
-    agent_id: &AgentId,
-    now: DateTime<Utc>,
-) -> Result<(Option<SessionId>, Vec<Message>)> {
-    let owner = Owner {
-        sandbox_id: &wanted.sandbox_id,
-        user_id: &wanted.user_id,
-        agent_id,
-        end_user_id: wanted.end_user_id.as_deref().unwrap_or_default(),
-    };
-    // Sessions of stateless runs belong to one provider (sse.md 7); those of agents outlive a change of theirs.
-    let provider = match &wanted.agent {
-        WantedAgent::System { slug, settings } if *slug == AD_HOC_SLUG => settings.backend.as_str(),
-        _ => "",
-    };
-    let text = match &wanted.session {
-        Session::None => return Ok((None, Vec::new())),
-        Session::New => {
-            let session_id = new_conversation(tx, &owner, provider, &wanted.run_id, now).await?;
-            return Ok((Some(session_id), Vec::new()));
-        }
-        Session::Continue(text) => text,
-    };
-    let session_id: SessionId = text.parse().map_err(|_| unknown_session())?;
-    let known = store::conversations::provider(tx, &session_id, &owner).await?;
-    let known = known.ok_or_else(unknown_session)?;
-    if known != provider {
-        // Another provider gets a session of its own with the same memory (sse.md 7).
-        let messages =
-            store::conversations::newest_messages(tx, &session_id, &wanted.run_id, HISTORY_MAX_MESSAGES).await?;
-        let history = recent(messages);
-        let session_id = new_conversation(tx, &owner, provider, &wanted.run_id, now).await?;
-        store::conversations::append(tx, &session_id, &wanted.run_id, &history, now).await?;
-        return Ok((Some(session_id), history));
-    }
-    match store::conversations::claim(tx, &session_id, &owner, &wanted.run_id, now).await? {
-        Claim::Taken => {}
-        Claim::Unknown => return Err(unknown_session()),
-        Claim::Busy => {
-            return Err(Error::new(
-                ErrorCode::SessionBusy,
-                "this conversation has a turn in progress; wait for its end, or start another conversation by leaving \
-                 session_id out",
-            ));
-        }
-    }
-    let messages = store::conversations::newest_messages(tx, &session_id, &wanted.run_id, HISTORY_MAX_MESSAGES).await?;
-    Ok((Some(session_id), recent(messages)))
-}
-
-async fn new_conversation(
-    tx: &mut Tx,
-    owner: &Owner<'_>,
-    provider: &str,
-    run_id: &RunId,
-    now: DateTime<Utc>,
-) -> Result<SessionId> {
-    let session_id = SessionId::generate();
-    store::conversations::insert(tx, &session_id, owner, provider, run_id, now).await?;
-    Ok(session_id)
-}
-
-/// What the model gets of the conversation before this run.
-pub(super) async fn history(worker: &Worker, run: &Run) -> Result<Vec<Message>> {
-    let Some(session_id) = &run.session_id else {
-        return Ok(Vec::new());
-    };
-    let mut conn = worker.db.read().await?;
-    let messages = store::conversations::newest_messages(&mut conn, session_id, &run.id, HISTORY_MAX_MESSAGES).await?;
-    Ok(recent(messages))
-}
-
-fn unknown_session() -> Error {
-    Error::not_found("session")
-}
-
-/// The newest part of the conversation that fits, beginning with something a person said: a result without its call, or
-/// a reply without its question, makes no sense to a model.
-fn recent(messages: Vec<Message>) -> Vec<Message> {
-    let mut bytes = 0;
-    let fitting = messages
-        .iter()
-        .rev()
-        .take_while(|message| {
-            bytes += size(message);
-            bytes <= HISTORY_MAX_BYTES
-        })
-        .count();
-    let mut recent = messages;
-    recent.drain(..recent.len() - fitting);
-    let first_said = recent
-        .iter()
-        .position(|message| matches!(message, Message::User { .. }));
-    recent.drain(..first_said.unwrap_or(recent.len()));
-    recent
-}
-
-fn size(message: &Message) -> usize {
-    match message {
-        Message::User { text } => text.len(),
-        Message::Assistant { text, tool_calls } => {
-            text.len()
-                + tool_calls
-                    .iter()
-                    .map(|call| call.arguments.to_string().len())
-                    .sum::<usize>()
-        }
-        Message::Tool { result, .. } => result.to_string().len(),
-    }
+    (batch, run, history)
 }
 
 /// Settings of the Concierge, which are the operator's.
@@ -450,43 +419,5 @@ pub(super) fn concierge(worker: &Worker) -> WantedAgent {
     WantedAgent::System {
         slug: CONCIERGE_SLUG,
         settings: concierge_settings(worker),
-    }
-}
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    fn tool(result: serde_json::Value) -> Message {
-        Message::Tool {
-            call_id: "c".into(),
-            name: "t".into(),
-            result,
-            error: None,
-        }
-    }
-
-    #[test]
-    fn a_long_conversation_is_cut_at_something_a_person_said() {
-        let big = "x".repeat(HISTORY_MAX_BYTES / 2);
-        let messages = vec![
-            Message::user("old"),
-            tool(json!(big)),
-            Message::user("middle"),
-            tool(json!(big.clone())),
-            Message::assistant("tail"),
-            Message::user("new"),
-            Message::assistant("end"),
-        ];
-        let kept = recent(messages);
-        assert_eq!(kept.first(), Some(&Message::user("middle")));
-        assert_eq!(kept.len(), 5);
-    }
-
-    #[test]
-    fn a_conversation_without_a_beginning_is_dropped() {
-        assert!(recent(vec![tool(json!({})), Message::assistant("x")]).is_empty());
-        assert!(recent(Vec::new()).is_empty());
     }
 }

@@ -10,7 +10,7 @@ use chrono::{DateTime, Utc};
 use copass_errors::{Error, Result};
 use copass_queue::QueueName;
 use copass_runtime::{CallContext, Tasks, clock, tasks::Phase};
-use copass_store::outbox::OutboxMessage;
+use copass_store::{Batch, outbox::OutboxMessage};
 use copass_types::{AgentId, Principal, RunId, SandboxId, TriggerId};
 use futures::FutureExt as _;
 use serde::Deserialize;
@@ -19,8 +19,8 @@ use tokio::{sync::OwnedSemaphorePermit, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Mind, Start, Tools, Turn, Worker, accept, engine::End, entrances, frames, journal::Journal, panicked, refused,
-    replay::Progress,
+    Mind, Start, Tools, Turn, Worker, conversation, engine::End, entrances, frames, journal::Journal, panicked,
+    refused, replay::Progress,
 };
 use crate::{
     app::{
@@ -179,7 +179,7 @@ async fn drive(
         let detail = entrances::archived(&loaded.run.agent_slug).detail().to_owned();
         refusal = Some(End::Refused(ErrorType::AgentArchived, detail));
     }
-    let history = accept::history(worker, &loaded.run).await?;
+    let history = conversation::history(worker, &loaded.run).await?;
     let Loaded {
         stale,
         mut run,
@@ -220,6 +220,8 @@ async fn drive(
         let work = async {
             match refusal.take() {
                 Some(end) => end,
+                // A timer that is due fires within a millisecond, in which much can be done.
+                None if remaining.is_zero() => End::TimedOut(timeout),
                 None => turn.work().await,
             }
         };
@@ -346,7 +348,9 @@ async fn take(
         tx.rollback().await?;
         return Ok(false);
     }
-    journal.write(&mut tx).await?;
+    let mut batch = Batch::new(worker.db.dialect());
+    journal.write(&mut batch);
+    batch.execute(&mut tx).await?;
     tx.commit().await?;
     journal.written();
     worker.news.tell(&run.id, &run.agent_id);

@@ -439,15 +439,11 @@ impl Turns {
         wanted.check_agent()?;
         self.check_open()?;
         let background = self.background();
-        let is_queued = place.is_none();
-        let message = super::background::taken_up(&wanted.sandbox_id, &wanted.run_id);
-        let accepted = accept::accept_pending(&self.worker, &wanted, async |tx| {
-            if is_queued {
-                self.worker.outbox.add(tx, &message).await?;
-            }
-            Ok(())
-        })
-        .await?;
+        let message = match &place {
+            Some(_) => None,
+            None => Some(super::background::taken_up(&wanted.sandbox_id, &wanted.run_id)),
+        };
+        let accepted = accept::accept_pending(&self.worker, &wanted, message.as_ref()).await?;
         match accepted {
             Accepted::Before(run_id) => self.accepted_before(&wanted.sandbox_id, &run_id).await,
             Accepted::New(run) => {

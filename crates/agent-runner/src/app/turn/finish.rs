@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use copass_errors::ErrorCode;
 use copass_llm::{Cost, Message, Usage};
 use copass_runtime::clock;
-use copass_store::Tx;
+use copass_store::Batch;
 use serde_json::{Value, json};
 
 use super::{
@@ -89,7 +89,9 @@ impl Turn<'_> {
                 tx.rollback().await?;
                 return Err(JournalError::LeaseLost);
             }
-            self.journal.write(&mut tx).await?;
+            let mut batch = Batch::new(self.worker.db.dialect());
+            self.journal.write(&mut batch);
+            batch.execute(&mut tx).await?;
             let message = background::taken_up(&self.run.sandbox_id, &self.run.id);
             self.worker.outbox.add(&mut tx, &message).await?;
             tx.commit().await?;
@@ -231,26 +233,27 @@ impl Turn<'_> {
         self.run.error_message = Some("the end of the run could not be stored in full; report the run id".to_owned());
         self.run.output_text = None;
         let now = clock::now();
-        let mut tx = self.worker.db.begin().await?;
-        if !store::runs::finish(&mut tx, &self.journal.lease(), &self.run).await? {
+        let mut batch = Batch::new(self.worker.db.dialect());
+        store::runs::finish(&mut batch, &self.journal.lease(), &self.run);
+        self.release(&mut batch, now);
+        let (mut tx, rows) = self.worker.db.begin_with(batch).await?;
+        if rows.first() != Some(&1) {
             tx.rollback().await?;
             return Err(JournalError::LeaseLost);
         }
         store::steps::close_open(&mut tx, &self.run.id, "the end of the step could not be stored", now).await?;
-        self.release(&mut tx, now).await?;
         tx.commit().await?;
         Ok(())
     }
 
     async fn try_write_end(&mut self, is_success: bool) -> Result<(), JournalError> {
         let now = self.run.finished_at.unwrap_or_else(clock::now);
-        let mut tx = self.worker.db.begin().await?;
-        if !store::runs::finish(&mut tx, &self.journal.lease(), &self.run).await? {
-            tx.rollback().await?;
-            return Err(JournalError::LeaseLost);
-        }
-        self.journal.write(&mut tx).await?;
-        if is_success && self.run.session_id.is_some() {
+        let mut batch = Batch::new(self.worker.db.dialect());
+        store::runs::finish(&mut batch, &self.journal.lease(), &self.run);
+        self.journal.write(&mut batch);
+        if let Some(session_id) = &self.run.session_id
+            && is_success
+        {
             // After a failure or a cancellation the person's message stays and the partial reply is dropped (sse.md 7).
             let said: Vec<Message> = self
                 .messages
@@ -258,22 +261,24 @@ impl Turn<'_> {
                 .skip(self.history_len)
                 .map(|message| self.redactor.message(message))
                 .collect();
-            if let Some(session_id) = &self.run.session_id {
-                store::conversations::append(&mut tx, session_id, &self.run.id, &said, now).await?;
-            }
+            store::conversations::append(&mut batch, session_id, &self.run.id, &said, now);
         }
-        self.release(&mut tx, now).await?;
+        self.release(&mut batch, now);
+        let (tx, rows) = self.worker.db.begin_with(batch).await?;
+        if rows.first() != Some(&1) {
+            tx.rollback().await?;
+            return Err(JournalError::LeaseLost);
+        }
         tx.commit().await?;
         self.journal.written();
         Ok(())
     }
 
     /// Frees the conversation.
-    async fn release(&self, tx: &mut Tx, now: DateTime<Utc>) -> copass_store::Result<()> {
+    fn release(&self, batch: &mut Batch, now: DateTime<Utc>) {
         let run = &self.run;
-        match &run.session_id {
-            Some(session_id) => store::conversations::release(tx, &run.sandbox_id, session_id, &run.id, now).await,
-            None => Ok(()),
+        if let Some(session_id) = &run.session_id {
+            store::conversations::release(batch, &run.sandbox_id, session_id, &run.id, now);
         }
     }
 

@@ -4,13 +4,13 @@
 //! call with its result and the next model step, the last step with the end of the run. Only a changing tool call costs
 //! a commit of its own, before it is made: that row is what stops anybody from making the call twice.
 //!
-//! Every write is fenced: its first statement extends the lease and finds out whether it still is ours.
+//! Every write is fenced: one of its statements extends the lease and finds out whether it still is ours.
 
 use std::time::Duration;
 
 use copass_errors::Error;
 use copass_runtime::clock;
-use copass_store::{Db, Tx};
+use copass_store::{Batch, Db};
 use copass_types::{RunId, SandboxId, StepId};
 use serde_json::{Value, json};
 
@@ -265,26 +265,27 @@ impl Journal {
 
     /// Makes everything so far durable, in one commit.
     pub(crate) async fn flush(&mut self) -> Result<(), JournalError> {
-        let mut tx = self.db.begin().await?;
-        if !store::leases::extend_lease(&mut tx, &self.lease(), clock::now() + self.lease).await? {
+        let mut batch = Batch::new(self.db.dialect());
+        store::leases::extend_lease(&mut batch, &self.lease(), clock::now() + self.lease);
+        self.write(&mut batch);
+        let (tx, rows) = self.db.begin_with(batch).await?;
+        if rows.first() != Some(&1) {
             tx.rollback().await?;
             return Err(JournalError::LeaseLost);
         }
-        self.write(&mut tx).await?;
         tx.commit().await?;
         self.written();
         Ok(())
     }
 
-    /// Writes what is not written yet into a transaction that has checked the fence; [`Self::written`] after its commit.
-    pub(crate) async fn write(&self, tx: &mut Tx) -> copass_store::Result<()> {
+    /// Adds what is not written yet; the same transaction checks the fence. [`Self::written`] after its commit.
+    pub(crate) fn write(&self, batch: &mut Batch) {
         for entry in self.entries.iter().filter(|entry| entry.is_dirty) {
-            store::steps::put(tx, &self.run_id, &entry.step).await?;
+            store::steps::put(batch, &self.run_id, &entry.step);
             if let Some(result) = &entry.whole_result {
-                store::steps::put_result(tx, &self.run_id, &entry.step.id, result).await?;
+                store::steps::put_result(batch, &self.run_id, &entry.step.id, result);
             }
         }
-        Ok(())
     }
 
     /// Everything is durable; outputs that will not change are not needed here any more.

@@ -1,16 +1,17 @@
 //! One run: from the request to the terminal frame (`design.md` 7).
 //!
-//! `entrances` turns requests into wanted runs, `accept` makes a run durable, `engine` loops between model and tools,
-//! `calls` makes the tool calls, `finish` writes the end. They run in one task of their own, so that nobody's departure
-//! can leave a run half done: the request handler waits for the acceptance only, and a reader that goes away merely tells
-//! the task to stop. Whatever ends the loop (success, time, reader, shutdown, a lost lease, a panic), the end is written
-//! in one place. `background` works on runs that have no reader, and goes on where a lost worker stopped (`replay`);
-//! `take_over` ends runs from outside.
+//! `entrances` turns requests into wanted runs, `accept` makes a run durable in its `conversation`, `engine` loops
+//! between model and tools, `calls` makes the tool calls, `finish` writes the end. They run in one task of their own, so
+//! that nobody's departure can leave a run half done: the request handler waits for the acceptance only, and a reader that
+//! goes away merely tells the task to stop. Whatever ends the loop (success, time, reader, shutdown, a lost lease, a
+//! panic), the end is written in one place. `background` works on runs that have no reader, and goes on where a lost
+//! worker stopped (`replay`); `take_over` ends runs from outside.
 
 mod accept;
 mod background;
 mod calls;
 mod clean;
+mod conversation;
 mod engine;
 mod entrances;
 mod event;
@@ -21,6 +22,7 @@ mod journal;
 mod mind;
 mod redact;
 mod replay;
+mod system_agents;
 pub(crate) mod take_over;
 mod tools;
 
@@ -57,6 +59,7 @@ pub(crate) use background::{Background, RUN_ACCEPTED, RUN_QUEUE, RUN_REQUESTED, 
 pub(crate) use entrances::{AdHoc, Invoke, SystemTurn, TestFire};
 pub(crate) use finish::terminal;
 pub(crate) use frames::{Failed, Finished, Frame as TurnFrame, FrameId, Placed};
+pub(crate) use system_agents::SystemAgents;
 pub(crate) use tools::ManagementTool;
 
 /// What every run of this process shares.
@@ -70,6 +73,7 @@ pub(crate) struct Worker {
     pub(crate) outbox: Outbox,
     pub(crate) news: News,
     pub(crate) active: ActiveRuns,
+    pub(crate) system_agents: SystemAgents,
     /// Places for runs in the background.
     pub(crate) slots: Arc<Semaphore>,
 }

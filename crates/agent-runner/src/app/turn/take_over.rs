@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 use copass_errors::Result;
 use copass_llm::Usage;
 use copass_runtime::clock;
-use copass_store::Tx;
+use copass_store::{Batch, Tx};
 
 use super::{
     Worker,
@@ -61,7 +61,9 @@ pub(crate) async fn end(worker: &Worker, run: &Stale, take_over: TakeOver) -> Re
     };
     store::leases::end(&mut tx, run, &ending).await?;
     if let Some(session_id) = &run.session_id {
-        store::conversations::release(&mut tx, &run.sandbox_id, session_id, &run.id, now).await?;
+        let mut batch = Batch::new(worker.db.dialect());
+        store::conversations::release(&mut batch, &run.sandbox_id, session_id, &run.id, now);
+        batch.execute(&mut tx).await?;
     }
     tx.commit().await?;
     worker.news.tell(&run.id, &run.agent_id);

@@ -1,0 +1,266 @@
+//! Several statements in one round trip.
+//!
+//! What a transaction costs is its round trips: to PostgreSQL over the network, to SQLite over to the thread that has the
+//! connection. Statements that do not need each other's answers go together: SQLite takes them one after the other in one
+//! text, PostgreSQL as the parts of one `with`. Parts of a `with` do not see each other's work, so no statement of a batch
+//! may read what another one writes; keys that refer to each other's rows are checked when all are done.
+
+use std::fmt::Write as _;
+
+use futures::TryStreamExt as _;
+use sqlx::{
+    AssertSqlSafe, Either, PgConnection, Row as _, SqlSafeStr as _, SqliteConnection, postgres::PgArguments,
+    sqlite::SqliteArguments,
+};
+
+use crate::{
+    db::{AsConn, ConnRef, Dialect, Tx},
+    error::{Error, Result},
+};
+
+/// Statements with their values; [`add_to!`](crate::add_to) adds one.
+#[derive(Debug)]
+pub struct Batch {
+    values: Values,
+    statements: Vec<Statement>,
+    error: Option<sqlx::Error>,
+}
+
+/// The values of all statements, in order.
+#[doc(hidden)]
+#[derive(Debug)]
+pub enum Values {
+    /// As PostgreSQL takes them.
+    Postgres(PgArguments),
+    /// As SQLite takes them.
+    Sqlite(SqliteArguments),
+}
+
+#[derive(Debug)]
+struct Statement {
+    text: &'static str,
+    /// How many values come before its first.
+    offset: usize,
+}
+
+impl Batch {
+    /// An empty one for the database of the transaction in which it will be executed.
+    #[must_use]
+    pub fn new(dialect: Dialect) -> Self {
+        let values = match dialect {
+            Dialect::Postgres => Values::Postgres(PgArguments::default()),
+            Dialect::Sqlite => Values::Sqlite(SqliteArguments::default()),
+        };
+        Self {
+            values,
+            statements: Vec::new(),
+            error: None,
+        }
+    }
+
+    /// Which dialect it speaks.
+    #[must_use]
+    pub fn dialect(&self) -> Dialect {
+        match self.values {
+            Values::Postgres(_) => Dialect::Postgres,
+            Values::Sqlite(_) => Dialect::Sqlite,
+        }
+    }
+
+    /// How many statements there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.statements.len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.statements.is_empty()
+    }
+
+    #[doc(hidden)]
+    pub fn begin(&mut self, text: &'static str) -> &mut Values {
+        let offset = match &self.values {
+            Values::Postgres(values) => sqlx::Arguments::len(values),
+            Values::Sqlite(values) => sqlx::Arguments::len(values),
+        };
+        self.statements.push(Statement { text, offset });
+        &mut self.values
+    }
+
+    #[doc(hidden)]
+    pub fn note(&mut self, added: std::result::Result<(), sqlx::error::BoxDynError>) {
+        if let Err(error) = added {
+            self.error.get_or_insert(sqlx::Error::Encode(error));
+        }
+    }
+
+    /// Runs them all; how many rows each touched.
+    ///
+    /// # Errors
+    /// One failed: the transaction is to be given up.
+    pub async fn execute(self, tx: &mut Tx) -> Result<Vec<u64>> {
+        match tx.conn() {
+            ConnRef::Postgres(connection) => self.execute_as_parts(connection).await,
+            ConnRef::Sqlite(connection) => self.execute_between("", connection, "").await,
+        }
+    }
+
+    /// Runs them on PostgreSQL; outside of a transaction they are one.
+    pub(crate) async fn execute_as_parts(self, connection: &mut PgConnection) -> Result<Vec<u64>> {
+        if let Some(error) = self.error {
+            return Err(error.into());
+        }
+        if self.statements.is_empty() {
+            return Ok(Vec::new());
+        }
+        let Values::Postgres(values) = self.values else {
+            return Err(other_database());
+        };
+        // Safe: put together from constants; values are bound.
+        let text = AssertSqlSafe(as_parts(&self.statements)).into_sql_str();
+        let row = sqlx::query_with(text, values).fetch_one(connection).await?;
+        let mut rows = Vec::with_capacity(self.statements.len());
+        for index in 0..self.statements.len() {
+            rows.push(u64::try_from(row.try_get::<i64, _>(index)?).unwrap_or_default());
+        }
+        Ok(rows)
+    }
+
+    /// Runs them on SQLite, after one statement and before another; either may be empty.
+    pub(crate) async fn execute_between(
+        self,
+        opening: &'static str,
+        connection: &mut SqliteConnection,
+        closing: &'static str,
+    ) -> Result<Vec<u64>> {
+        if let Some(error) = self.error {
+            return Err(error.into());
+        }
+        let Values::Sqlite(values) = self.values else {
+            return Err(other_database());
+        };
+        // Safe: put together from constants; values are bound.
+        let text = AssertSqlSafe(in_a_row(opening, &self.statements, closing)).into_sql_str();
+        let done = sqlx::Executor::fetch_many(connection, sqlx::query_with(text, values));
+        let rows: Vec<u64> = done
+            .try_filter_map(async |result| {
+                Ok(match result {
+                    Either::Left(done) => Some(done.rows_affected()),
+                    Either::Right(_) => None,
+                })
+            })
+            .try_collect()
+            .await?;
+        let before = usize::from(!opening.is_empty());
+        Ok(rows.into_iter().skip(before).take(self.statements.len()).collect())
+    }
+}
+
+fn other_database() -> Error {
+    sqlx::Error::Configuration("a batch for the other database".into()).into()
+}
+
+/// `with s0 as (… returning 1), … select (select count(*) from s0), …`
+fn as_parts(statements: &[Statement]) -> String {
+    let mut text = String::with_capacity(statements.iter().map(|statement| statement.text.len() + 64).sum());
+    for (index, statement) in statements.iter().enumerate() {
+        text.push_str(if index == 0 { "with " } else { ", " });
+        let _ = write!(text, "s{index} as (");
+        renumbered(statement, &mut text);
+        text.push_str(" returning 1)");
+    }
+    for index in 0..statements.len() {
+        text.push_str(if index == 0 { " select " } else { ", " });
+        let _ = write!(text, "(select count(*) from s{index})");
+    }
+    text
+}
+
+fn in_a_row(opening: &str, statements: &[Statement], closing: &str) -> String {
+    let length: usize = statements.iter().map(|statement| statement.text.len() + 16).sum();
+    let mut text = String::with_capacity(length + opening.len() + closing.len() + 1);
+    if !opening.is_empty() {
+        text.push_str(opening);
+        text.push(';');
+    }
+    for statement in statements {
+        renumbered(statement, &mut text);
+        text.push(';');
+    }
+    text.push_str(closing);
+    text
+}
+
+/// The text with its placeholders numbered among those of the whole batch.
+fn renumbered(statement: &Statement, text: &mut String) {
+    let mut rest = statement.text;
+    while let Some((before, after)) = rest.split_once('$') {
+        let digits = after.bytes().take_while(u8::is_ascii_digit).count();
+        let (number, after) = after.split_at(digits);
+        text.push_str(before);
+        match number.parse::<usize>() {
+            Ok(number) => {
+                let _ = write!(text, "${}", statement.offset + number);
+            }
+            Err(_) => text.push('$'),
+        }
+        rest = after;
+    }
+    text.push_str(rest);
+}
+
+/// Adds a statement to a [`Batch`](crate::Batch): `add_to!(batch, SQL, value, …)`. It inserts, updates or deletes, and
+/// returns nothing.
+#[macro_export]
+macro_rules! add_to {
+    ($batch:expr, $sql:expr $(, $value:expr)* $(,)?) => {{
+        let batch: &mut $crate::Batch = &mut $batch;
+        #[allow(unused_mut, reason = "without values nothing can fail")]
+        let mut added = Ok(());
+        match batch.begin($sql) {
+            $crate::Values::Postgres(values) => {
+                let _ = &values;
+                $(added = added.and_then(|()| $crate::sqlx::Arguments::add(values, $value));)*
+            }
+            $crate::Values::Sqlite(values) => {
+                let _ = &values;
+                $(added = added.and_then(|()| $crate::sqlx::Arguments::add(values, $value));)*
+            }
+        }
+        batch.note(added);
+    }};
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn placeholders_are_numbered_through() {
+        let statements = [
+            Statement {
+                text: "update a set b = $2, c = $10 where d = $1",
+                offset: 0,
+            },
+            Statement {
+                text: "delete from e",
+                offset: 10,
+            },
+            Statement {
+                text: "insert into f values ($1, $2)",
+                offset: 10,
+            },
+        ];
+        assert_eq!(
+            in_a_row("begin", &statements, "commit"),
+            "begin;update a set b = $2, c = $10 where d = $1;delete from e;insert into f values ($11, $12);commit"
+        );
+        assert_eq!(
+            as_parts(&statements[1..]),
+            "with s0 as (delete from e returning 1), s1 as (insert into f values ($11, $12) returning 1) \
+             select (select count(*) from s0), (select count(*) from s1)"
+        );
+    }
+}
