@@ -58,6 +58,7 @@ pub(crate) fn start(
         });
         let server = Server::builder()
             .http2_keepalive_interval(Some(std::time::Duration::from_secs(15)))
+            .http2_max_pending_accept_reset_streams(Some(copass_runtime::grpc::MAX_UNSEEN_RESETS))
             .layer(ending)
             .layer(layer)
             .add_routes(routes)

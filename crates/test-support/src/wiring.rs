@@ -57,7 +57,10 @@ async fn remote(routes: Routes, service: &'static str) -> Transport {
     let guard = Arc::new(stop.clone().drop_guard());
     Tasks::new().spawn(Phase::Serve, "test server", move |_| async move {
         let layer = ServerLayer::new(service, signer());
-        let server = Server::builder().layer(layer).add_routes(routes);
+        let server = Server::builder()
+            .http2_max_pending_accept_reset_streams(Some(grpc::MAX_UNSEEN_RESETS))
+            .layer(layer)
+            .add_routes(routes);
         // As `node` serves: without it a small frame waits for the acknowledgement of the one before.
         let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
         server

@@ -267,3 +267,21 @@ async fn who_may_follow_what(database: TestDatabase) {
     gate.add_permits(1);
     assert_eq!(fixture.ended(&run_id).await.status, "succeeded");
 }
+
+/// All streams between two services share a connection. What still comes for those that were left must not close it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn readers_that_leave_take_no_other_stream_with_them() {
+    const READERS: usize = 200;
+    let flood = json!({"turns": [{"events": [{"repeat": {"count": 100_000, "text": "word "}}]}]});
+    let (fixture, _) = fixture(TestDatabase::sqlite().await, Wiring::Remote, flood).await;
+    let owner = fixture.sandbox.owner();
+    for _ in 0..12 {
+        let readers = (0..READERS).map(async |_| {
+            let mut reader = fixture.fire(&owner, fixture.test_fire("{}")).await.unwrap();
+            reader.until(is_text).await;
+            reader
+        });
+        // All at once: more than are remembered by default, with text on its way to each.
+        drop(futures::future::join_all(readers).await);
+    }
+}

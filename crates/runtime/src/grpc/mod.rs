@@ -25,6 +25,11 @@ pub(crate) const TIMEOUT_HEADER: &str = "grpc-timeout";
 /// Largest message in either direction.
 pub const MAX_MESSAGE_BYTES: usize = 16 * 1024 * 1024;
 
+/// Streams that were left a moment ago, of one connection; what still comes for them is ignored.
+const REMEMBERED_RESETS: usize = 1024;
+/// Calls that were left before the service saw them, of one connection, at most: a burst of these is no attack.
+pub const MAX_UNSEEN_RESETS: usize = 1024;
+
 /// A transport to a service in this process.
 #[must_use]
 pub fn local(routes: Routes, service: &'static str, signer: &Signer) -> Transport {
@@ -43,6 +48,10 @@ pub fn remote(address: &str, signer: &Signer) -> Result<Transport> {
         .http2_keep_alive_interval(Duration::from_secs(15))
         .keep_alive_timeout(Duration::from_secs(10))
         .tcp_nodelay(true)
+        // Readers leave streams in the middle, and what was on its way to them then counts as the server's fault: after
+        // a thousand such frames the connection would be closed, with everybody's streams on it. The server is ours.
+        .http2_max_concurrent_reset_streams(REMEMBERED_RESETS)
+        .http2_max_local_error_reset_streams(None)
         .connect_lazy();
     Ok(Transport::new(client::ClientStack::new(channel, signer.clone())))
 }
