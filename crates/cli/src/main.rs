@@ -30,10 +30,6 @@ use clap::Parser as _;
 
 use crate::{args::Cli, failure::Failure, output::Output};
 
-/// A turn is thousands of small allocations that one thread makes and another frees.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
