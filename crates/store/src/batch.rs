@@ -18,6 +18,10 @@ use crate::{
     error::{Error, Result},
 };
 
+/// Longer batches are as long as there happens to be work, so their texts hardly come again: prepared anew, they leave the
+/// connection's prepared statements to those that do.
+const MAX_KEPT: usize = 8;
+
 /// Statements with their values; [`add_to!`](crate::add_to) adds one.
 #[derive(Debug)]
 pub struct Batch {
@@ -118,9 +122,13 @@ impl Batch {
         let Values::Postgres(values) = self.values else {
             return Err(other_database());
         };
+        let is_kept = self.statements.len() <= MAX_KEPT;
         // Safe: put together from constants; values are bound.
         let text = AssertSqlSafe(as_parts(&self.statements)).into_sql_str();
-        let row = sqlx::query_with(text, values).fetch_one(connection).await?;
+        let row = sqlx::query_with(text, values)
+            .persistent(is_kept)
+            .fetch_one(connection)
+            .await?;
         let mut rows = Vec::with_capacity(self.statements.len());
         for index in 0..self.statements.len() {
             rows.push(u64::try_from(row.try_get::<i64, _>(index)?).unwrap_or_default());
@@ -141,9 +149,10 @@ impl Batch {
         let Values::Sqlite(values) = self.values else {
             return Err(other_database());
         };
+        let is_kept = self.statements.len() <= MAX_KEPT;
         // Safe: put together from constants; values are bound.
         let text = AssertSqlSafe(in_a_row(opening, &self.statements, closing)).into_sql_str();
-        let done = sqlx::Executor::fetch_many(connection, sqlx::query_with(text, values));
+        let done = sqlx::Executor::fetch_many(connection, sqlx::query_with(text, values).persistent(is_kept));
         let rows: Vec<u64> = done
             .try_filter_map(async |result| {
                 Ok(match result {

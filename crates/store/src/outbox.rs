@@ -16,11 +16,13 @@ use serde_json::Value;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use crate::{AsConn as _, Batch, Db, Dialect, Json, Result, Tx, add_to, execute, fetch_all};
+use crate::{AsConn as _, Batch, Db, Dialect, Json, Result, Tx, add_to, fetch_all};
 
 const BATCH: i64 = 100;
 /// Rows looked at for a volatile broker: those that wait for their consumer are among them.
 const VOLATILE_BATCH: i64 = 1000;
+/// Rows deleted in one round trip.
+const FORGOTTEN_AT_ONCE: usize = 100;
 /// The safety net behind the signal: rows that a crashed or foreign writer left are found this often.
 const TIMER: Duration = Duration::from_secs(5);
 const FIRST_RETRY: Duration = Duration::from_millis(100);
@@ -191,7 +193,7 @@ impl Outbox {
                 failure = Some(error);
                 break;
             }
-            add_to!(sent, "delete from outbox where id = $1", &id);
+            forget(&mut sent, &id);
         }
         let sent = sent.execute(&mut tx).await?.len();
         tx.commit().await?;
@@ -240,9 +242,15 @@ impl Outbox {
         }
         if !gone.is_empty() {
             let mut tx = db.begin().await?;
-            for id in &gone {
-                execute!(tx, "delete from outbox where id = $1", id)?;
-                published.remove(id);
+            for some in gone.chunks(FORGOTTEN_AT_ONCE) {
+                let mut batch = Batch::new(db.dialect());
+                for id in some {
+                    forget(&mut batch, id);
+                }
+                batch.execute(&mut tx).await?;
+                for id in some {
+                    published.remove(id);
+                }
             }
             tx.commit().await?;
         }
@@ -287,6 +295,10 @@ impl Outbox {
             }
         }
     }
+}
+
+fn forget(batch: &mut Batch, id: &str) {
+    add_to!(*batch, "delete from outbox where id = $1", id);
 }
 
 /// Why a batch did not leave.

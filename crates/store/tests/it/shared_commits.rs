@@ -9,22 +9,10 @@ use copass_test_support::TestDatabase;
 use futures::future::join_all;
 use tokio::{sync::oneshot, task::JoinHandle, time::timeout};
 
-use crate::LIMIT;
-
-async fn insert(tx: &mut Tx, id: &str) -> copass_store::Result<u64> {
-    execute!(
-        *tx,
-        "insert into inbox (consumer, message_id, received_at) values ('c', $1, $2)",
-        id,
-        clock::now()
-    )
-}
-
-async fn rows(db: &Db) -> i64 {
-    let mut conn = db.read().await.unwrap();
-    let (count,) = fetch_one!(conn, (i64,), "select count(*) from inbox").unwrap();
-    count
-}
+use crate::{
+    LIMIT,
+    transactions::{insert, rows},
+};
 
 /// What the group's only commit finds wrong.
 async fn spoil(tx: &mut Tx) {

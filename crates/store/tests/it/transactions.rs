@@ -14,7 +14,7 @@ on_both_databases! {
     concurrent_writers_lose_nothing
 }
 
-async fn insert(tx: &mut Tx, id: &str) -> copass_store::Result<u64> {
+pub(crate) async fn insert(tx: &mut Tx, id: &str) -> copass_store::Result<u64> {
     execute!(
         *tx,
         "insert into inbox (consumer, message_id, received_at) values ('c', $1, $2)",
@@ -23,7 +23,7 @@ async fn insert(tx: &mut Tx, id: &str) -> copass_store::Result<u64> {
     )
 }
 
-async fn rows(db: &Db) -> i64 {
+pub(crate) async fn rows(db: &Db) -> i64 {
     let mut conn = db.read().await.unwrap();
     let (count,) = fetch_one!(conn, (i64,), "select count(*) from inbox").unwrap();
     count

@@ -8,7 +8,7 @@ use chrono::{DateTime, Utc};
 use copass_errors::{Error, ErrorCode, Result};
 use copass_llm::Message;
 use copass_runtime::clock;
-use copass_store::{Batch, Tx, outbox::OutboxMessage};
+use copass_store::{Batch, outbox::OutboxMessage};
 use copass_types::{AgentId, RunId, SandboxId, SessionId, UserId};
 use serde_json::Value;
 
@@ -199,7 +199,7 @@ async fn accept(
         let (agent_id, opened) = match (known_agent(worker, wanted), &wanted.session) {
             (Some(agent_id), Session::None) => (agent_id, Opened::None),
             (Some(agent_id), Session::New) => (agent_id, Opened::first(wanted)),
-            _ => return look_and_write(worker, wanted, draft, also).await,
+            (known, _) => return look_and_write(worker, wanted, known.as_ref(), draft, also).await,
         };
         let (batch, run, history) = compose(worker, wanted, draft, agent_id, opened, also);
         let is_written = is_written(worker.db.execute(batch).await)?;
@@ -222,14 +222,18 @@ async fn accept(
 async fn look_and_write(
     worker: &Worker,
     wanted: &Wanted,
+    known: Option<&AgentId>,
     draft: Draft<'_>,
     also: impl FnOnce(&mut Batch),
 ) -> Result<Option<(Run, Vec<Message>)>> {
     let mut tx = worker.db.begin().await?;
     let written = async {
-        let agent_id = match known_agent(worker, wanted) {
-            Some(agent_id) => agent_id,
-            None => system_agent(&mut tx, wanted, draft.at).await?,
+        let agent_id = match (&wanted.agent, known) {
+            (_, Some(id)) | (WantedAgent::User { id, .. }, None) => id.clone(),
+            (WantedAgent::System { slug, settings }, None) => {
+                store::agents::ensure_system(&mut tx, &wanted.sandbox_id, &wanted.owner, slug, settings, draft.at)
+                    .await?
+            }
         };
         let opened = conversation::open(&mut tx, wanted, &agent_id, draft.at).await?;
         let (batch, run, history) = compose(worker, wanted, draft, agent_id, opened, also);
@@ -306,15 +310,6 @@ fn known_agent(worker: &Worker, wanted: &Wanted) -> Option<AgentId> {
     match &wanted.agent {
         WantedAgent::System { slug, .. } => worker.system_agents.find(&wanted.sandbox_id, slug),
         WantedAgent::User { id, .. } => Some(id.clone()),
-    }
-}
-
-async fn system_agent(tx: &mut Tx, wanted: &Wanted, now: DateTime<Utc>) -> Result<AgentId> {
-    match &wanted.agent {
-        WantedAgent::System { slug, settings } => {
-            store::agents::ensure_system(tx, &wanted.sandbox_id, &wanted.owner, slug, settings, now).await
-        }
-        WantedAgent::User { id, .. } => Ok(id.clone()),
     }
 }
 

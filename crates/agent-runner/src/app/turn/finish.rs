@@ -13,7 +13,7 @@ use super::{
     background,
     engine::{End, Turn, tokens_in},
     frames::{Failed, Finished, Frame, FrameId},
-    journal::{JournalError, uncertain_sentence},
+    journal::{JournalError, begin_fenced, uncertain_sentence},
 };
 use crate::{
     app::{
@@ -236,11 +236,7 @@ impl Turn<'_> {
         let mut batch = Batch::new(self.worker.db.dialect());
         store::runs::finish(&mut batch, &self.journal.lease(), &self.run);
         self.release(&mut batch, now);
-        let (mut tx, rows) = self.worker.db.begin_with(batch).await?;
-        if rows.first() != Some(&1) {
-            tx.rollback().await?;
-            return Err(JournalError::LeaseLost);
-        }
+        let mut tx = begin_fenced(&self.worker.db, batch).await?;
         store::steps::close_open(&mut tx, &self.run.id, "the end of the step could not be stored", now).await?;
         tx.commit().await?;
         Ok(())
@@ -264,12 +260,7 @@ impl Turn<'_> {
             store::conversations::append(&mut batch, session_id, &self.run.id, &said, now);
         }
         self.release(&mut batch, now);
-        let (tx, rows) = self.worker.db.begin_with(batch).await?;
-        if rows.first() != Some(&1) {
-            tx.rollback().await?;
-            return Err(JournalError::LeaseLost);
-        }
-        tx.commit().await?;
+        begin_fenced(&self.worker.db, batch).await?.commit().await?;
         self.journal.written();
         Ok(())
     }

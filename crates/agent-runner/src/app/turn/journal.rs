@@ -4,13 +4,13 @@
 //! call with its result and the next model step, the last step with the end of the run. Only a changing tool call costs
 //! a commit of its own, before it is made: that row is what stops anybody from making the call twice.
 //!
-//! Every write is fenced: one of its statements extends the lease and finds out whether it still is ours.
+//! Every write is fenced: its first statement extends the lease and finds out whether it still is ours.
 
 use std::time::Duration;
 
 use copass_errors::Error;
 use copass_runtime::clock;
-use copass_store::{Batch, Db};
+use copass_store::{Batch, Db, Tx};
 use copass_types::{RunId, SandboxId, StepId};
 use serde_json::{Value, json};
 
@@ -268,12 +268,7 @@ impl Journal {
         let mut batch = Batch::new(self.db.dialect());
         store::leases::extend_lease(&mut batch, &self.lease(), clock::now() + self.lease);
         self.write(&mut batch);
-        let (tx, rows) = self.db.begin_with(batch).await?;
-        if rows.first() != Some(&1) {
-            tx.rollback().await?;
-            return Err(JournalError::LeaseLost);
-        }
-        tx.commit().await?;
+        begin_fenced(&self.db, batch).await?.commit().await?;
         self.written();
         Ok(())
     }
@@ -298,6 +293,16 @@ impl Journal {
             }
         }
     }
+}
+
+/// Begins a transaction with a batch whose first statement finds out whether the run still is this worker's.
+pub(super) async fn begin_fenced(db: &Db, batch: Batch) -> Result<Tx, JournalError> {
+    let (tx, rows) = db.begin_with(batch).await?;
+    if rows.first() == Some(&1) {
+        return Ok(tx);
+    }
+    tx.rollback().await?;
+    Err(JournalError::LeaseLost)
 }
 
 /// How an uncertain call is named to people.
