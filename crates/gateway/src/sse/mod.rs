@@ -37,8 +37,6 @@ pub(crate) use turn::{Turn, broken_stream, error_frame};
 
 /// Events are written together up to this size.
 const CHUNK_BYTES: usize = 16 * 1024;
-/// How often a write lets others go first, at most.
-const MAX_GIVEN_WAY: u32 = 8;
 /// Room for a few tokens; a chunk grows from here.
 const FIRST_BYTES: usize = 512;
 const PING: &[u8] = b": ping\n\n";
@@ -102,8 +100,6 @@ where
             stop: Box::pin(self.stop.cancelled_owned()),
             access_ended: self.access_ended,
             buffer: BytesMut::from(W::OPENING),
-            has_written: false,
-            given_way: (0, 0),
             _open: Open::new(),
         };
         let headers = [
@@ -146,9 +142,6 @@ struct EventBody<S, W: Writer> {
     access_ended: Option<BoxFuture<'static, ()>>,
     /// Given away with each write, so that a stream that waits holds nothing.
     buffer: BytesMut,
-    has_written: bool,
-    /// How often others were let go first since the buffer was empty, and how much it held the last time.
-    given_way: (u32, usize),
     _open: Open,
 }
 
@@ -178,16 +171,6 @@ where
             this.break_off(why);
         }
         if !this.buffer.is_empty() {
-            // The first event leaves at once. After it more is on its way as often as not, from tasks that are ready to
-            // run: they go first, again and again while that brings something. Where none is ready, this one goes on.
-            let is_flowing = this.has_written && this.source.is_some() && this.buffer.len() < CHUNK_BYTES;
-            let (times, bytes) = this.given_way;
-            if is_flowing && times < MAX_GIVEN_WAY && this.buffer.len() > bytes {
-                this.given_way = (times + 1, this.buffer.len());
-                context.waker().wake_by_ref();
-                return Poll::Pending;
-            }
-            (this.has_written, this.given_way) = (true, (0, 0));
             this.last_write = Instant::now();
             return Poll::Ready(Some(Ok(mem::take(&mut this.buffer).freeze())));
         }
@@ -309,8 +292,6 @@ mod tests {
             stop: Box::pin(CancellationToken::new().cancelled_owned()),
             access_ended: None,
             buffer: BytesMut::new(),
-            has_written: false,
-            given_way: (0, 0),
             _open: Open::new(),
         }
     }
@@ -342,26 +323,6 @@ mod tests {
         assert_eq!(began.elapsed().as_secs(), 17);
         assert_eq!(body.next().await.unwrap().unwrap(), PING);
         assert_eq!(began.elapsed().as_secs(), 27);
-    }
-
-    #[tokio::test]
-    async fn what_tasks_that_are_ready_have_to_say_leaves_with_the_rest() {
-        let (sender, mut receiver) = tokio::sync::mpsc::channel(3);
-        let mut body = body(stream::poll_fn(move |context| receiver.poll_recv(context)).map(Ok));
-        sender.send(1).await.unwrap();
-        assert_eq!(
-            body.next().await.unwrap().unwrap(),
-            "id: 1\nevent: n\ndata: 1\n\n",
-            "at once"
-        );
-        sender.send(2).await.unwrap();
-        let mut ready = tokio::task::JoinSet::new();
-        ready.spawn(async move {
-            sender.send(3).await.unwrap();
-            std::future::pending::<()>().await;
-        });
-        let chunk = body.next().await.unwrap().unwrap();
-        assert_eq!(chunk, "id: 2\nevent: n\ndata: 2\n\nid: 3\nevent: n\ndata: 3\n\n");
     }
 
     #[tokio::test]

@@ -7,12 +7,14 @@
 //! * [`names`] – tool names that every vendor takes, and back,
 //! * [`meter`] – usage to the token, read from the wire, because the library loses or adds parts of it,
 //! * [`answer`] – the stream: complete calls only, one finish, bounded in size,
+//! * [`joined`] – text that comes fast, in fewer pieces,
 //! * [`fault`] – errors with a kind, the waiting time asked for, and one sentence without anything foreign in it.
 //!
 //! Nothing is tried twice here: whoever runs the turn knows what has been said already, and decides.
 
 mod answer;
 mod fault;
+mod joined;
 mod meter;
 mod names;
 mod request;
@@ -30,6 +32,7 @@ use url::Url;
 
 use crate::port::{Error, ErrorKind, EventStream, Provider, Request};
 
+use joined::Joined;
 use meter::Meter;
 use names::Names;
 
@@ -256,7 +259,7 @@ impl Provider for Vendor {
             .await
             .map_err(|error| fault::of_stream(self.backend, &error))?;
         let answer = answer::Answer::new(self.backend, names, meter, used_ids);
-        Ok(Box::pin(answer.events(response.stream)))
+        Ok(Box::pin(Joined::new(Box::pin(answer.events(response.stream)))))
     }
 }
 
