@@ -12,7 +12,7 @@ use std::time::Duration;
 use copass_errors::ErrorCode;
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
@@ -24,6 +24,9 @@ const FIRST_RETRY: Duration = Duration::from_millis(500);
 const LAST_RETRY: Duration = Duration::from_secs(900);
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LAST_PAUSE: Duration = Duration::from_secs(5);
+/// Where work is short, places come and go; a consumer is left for good only when there was none for so long. Leaving one
+/// and beginning another costs the broker more than a message, and what goes back counts as tried.
+const KEPT_WITHOUT_PLACE: Duration = Duration::from_millis(100);
 
 /// Why a message could not be handled, sorted by what happens to it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -91,9 +94,9 @@ where
     while in_hand.next().await.is_some() {}
 }
 
-/// As [`run`], for work that needs a place: a message is received when there is a place for it, and while there is none
-/// this process holds no message, so that another one with a free place gets it. `find_place` waits for a place; it may be
-/// dropped while it waits.
+/// As [`run`], for work that needs a place: a message is received when there is a place for it, and where there is none
+/// for a moment this process holds no message, so that another one with a free place gets it. `find_place` waits for a
+/// place; it may be dropped while it waits.
 pub async fn run_with_places<P, W, Place, H, Fut>(
     queue: Arc<dyn Queue>,
     name: QueueName,
@@ -111,19 +114,25 @@ pub async fn run_with_places<P, W, Place, H, Fut>(
     let mut pause = Pause::default();
     let mut consumer = None;
     let mut place = None;
+    let mut no_place_since = None;
     loop {
         if place.is_none() {
             place = find_place().now_or_never();
         }
-        if place.is_none() {
-            // What was handed out in advance goes to whoever has a place.
-            consumer = None;
-        }
+        no_place_since = match place {
+            Some(_) => None,
+            None => no_place_since.or_else(|| Some(Instant::now())),
+        };
+        let leave_at = no_place_since
+            .filter(|_| consumer.is_some())
+            .map(|since| since + KEPT_WITHOUT_PLACE);
         tokio::select! {
             biased;
             () = stop.cancelled() => break,
             Some(()) = in_hand.next() => {}
             found = find_place(), if place.is_none() => place = Some(found),
+            // What was handed out in advance goes to whoever has a place.
+            () = sleep_until(leave_at.unwrap_or_else(Instant::now)), if leave_at.is_some() => consumer = None,
             received = receive(&*queue, &name, 1, &mut consumer, pause.current), if place.is_some() => match received {
                 Ok(delivery) => {
                     pause = Pause::default();

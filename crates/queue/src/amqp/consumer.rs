@@ -10,6 +10,7 @@ use lapin::Acker;
 use lapin::Channel;
 use lapin::options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions, BasicRejectOptions};
 use lapin::types::FieldTable;
+use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::Shared;
@@ -40,6 +41,24 @@ struct Session {
 }
 
 impl Session {
+    async fn open(shared: Arc<Shared>, queue: QueueName, prefetch: u16) -> Result<Self, Failure> {
+        let channel = shared.consuming.connection().await?.create_channel().await?;
+        channel.basic_qos(prefetch, BasicQosOptions::default()).await?;
+        topology::declare(&channel, &shared.names, &queue, Part::Dead).await?;
+        topology::declare(&channel, &shared.names, &queue, Part::Main).await?;
+        let name = shared.names.queue(&queue, Part::Main);
+        let options = BasicConsumeOptions::default();
+        let stream = channel
+            .basic_consume(name.into(), "".into(), options, FieldTable::default())
+            .await?;
+        Ok(Self {
+            channel,
+            stream,
+            in_progress: Arc::default(),
+            last_sign_at: Instant::now(),
+        })
+    }
+
     /// Ends it and hands back at once what was handed out in advance, instead of with the last delivery in progress,
     /// which keeps the channel until then.
     async fn release(self) {
@@ -71,23 +90,17 @@ impl AmqpConsumer {
         }
     }
 
-    /// One try to begin consuming.
+    /// One try to begin consuming. In a task of its own, which comes to its end also when nobody waits for it any more:
+    /// the broker hands messages to a consumer that is begun by halves, and they would stay with it.
     pub(super) async fn establish(&mut self) -> Result<(), Failure> {
-        let channel = self.shared.consuming.connection().await?.create_channel().await?;
-        channel.basic_qos(self.prefetch, BasicQosOptions::default()).await?;
-        topology::declare(&channel, &self.shared.names, &self.queue, Part::Dead).await?;
-        topology::declare(&channel, &self.shared.names, &self.queue, Part::Main).await?;
-        let name = self.shared.names.queue(&self.queue, Part::Main);
-        let options = BasicConsumeOptions::default();
-        let stream = channel
-            .basic_consume(name.into(), "".into(), options, FieldTable::default())
-            .await?;
-        self.session = Some(Session {
-            channel,
-            stream,
-            in_progress: Arc::default(),
-            last_sign_at: Instant::now(),
+        let opening = Session::open(Arc::clone(&self.shared), self.queue.clone(), self.prefetch);
+        let (sender, opened) = oneshot::channel();
+        self.shared.tasks.spawn(async move {
+            if let Err(Ok(unwanted)) = sender.send(opening.await) {
+                unwanted.release().await;
+            }
         });
+        self.session = Some(opened.await.map_err(|_| Failure::Closed)??);
         self.backoff.reset();
         Ok(())
     }

@@ -39,6 +39,7 @@ macro_rules! contract {
 contract! {
     what_is_published_is_received_as_it_was
     an_acknowledged_message_does_not_come_again
+    a_consumer_that_nobody_waits_for_keeps_no_message
     a_dropped_delivery_comes_again_with_the_next_attempt
     a_message_handed_back_comes_again_after_the_delay
     a_message_handed_back_at_once_comes_again

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use copass_queue::{Error, Event, Message};
-use futures::{FutureExt, StreamExt, stream};
+use futures::{FutureExt, StreamExt, future::join_all, stream};
 use serde_json::json;
 use tokio::time::{Instant, timeout};
 
@@ -457,4 +457,18 @@ pub(crate) async fn a_closed_queue_says_so(fixture: &Fixture) {
     assert!(is_closed(&queue.health().await));
     assert!(is_closed(&queue.consume(&WORK, 1).await));
     queue.close().await;
+}
+
+pub(crate) async fn a_consumer_that_nobody_waits_for_keeps_no_message(fixture: &Fixture) {
+    let queue = &*fixture.queue;
+    publish(queue, 1).await;
+    let begun = Instant::now();
+    drop(queue.consume(&WORK, 1).await.unwrap());
+    let (usual, work) = (begun.elapsed(), &WORK);
+    for _ in 0..5 {
+        // As many as handle messages side by side, and each is left somewhere on its way.
+        let left = (1..=20).map(|step| timeout(usual * step / 10, queue.consume(work, 1)));
+        join_all(left).await;
+    }
+    depth_becomes(queue, |depth| depth.ready == 1 && depth.unacked.unwrap_or(0) == 0).await;
 }
