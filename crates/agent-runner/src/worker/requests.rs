@@ -12,12 +12,16 @@ use copass_queue::{
 };
 use copass_runtime::clock;
 use copass_store::inbox;
+use futures::future::join_all;
 use tokio::sync::OwnedSemaphorePermit as Place;
 use tokio_util::sync::CancellationToken;
 
 use crate::app::turn::{Background, RUN_ACCEPTED, RUN_QUEUE, RUN_REQUESTED, Requested, RunAccepted, Turns, Worker};
 
 const CONSUMER: &str = "agent-runner.runs";
+const MAX_TAKERS: usize = 8;
+/// A taker that waits for a message keeps a place for it: most places are for runs that this process accepts itself.
+const PLACES_PER_TAKER: usize = 8;
 
 /// The consumer. Cheap to clone.
 #[derive(Clone)]
@@ -37,9 +41,14 @@ impl Requests {
     }
 
     pub(crate) async fn run(self, queue: Arc<dyn Queue>, stop: CancellationToken) {
-        let find_place = || self.background.wait_for_place();
-        let handler = |message, place| self.handle(message, place);
-        worker::run_with_places(queue, RUN_QUEUE, stop, find_place, handler).await;
+        // Each takes one message at a time and waits for a commit and the broker before the next one.
+        let takers = (self.worker.config.background_runs / PLACES_PER_TAKER).clamp(1, MAX_TAKERS);
+        join_all((0..takers).map(|_| {
+            let find_place = || self.background.wait_for_place();
+            let handler = |message, place| self.handle(message, place);
+            worker::run_with_places(queue.clone(), RUN_QUEUE, stop.clone(), find_place, handler)
+        }))
+        .await;
     }
 
     async fn handle(&self, message: Message, place: copass_errors::Result<Place>) -> Result<(), HandlerError> {

@@ -17,7 +17,7 @@ use copass_store::{
 use copass_test_support::{TestDatabase, eventually, on_both_databases};
 use serde_json::json;
 use tokio::{
-    sync::{Notify, Semaphore},
+    sync::{Barrier, Notify, Semaphore},
     task::JoinSet,
 };
 use tokio_util::sync::CancellationToken;
@@ -28,6 +28,7 @@ on_both_databases! {
     a_rolled_back_message_never_leaves
     a_committed_message_leaves_once_and_whole
     messages_leave_in_their_order
+    the_broker_is_waited_for_once_for_many_messages
     what_could_not_be_published_stays_and_leaves_later
     a_crash_after_publishing_publishes_again_with_the_same_id
     every_service_relays_its_own
@@ -139,6 +140,26 @@ async fn messages_leave_in_their_order(database: TestDatabase) {
     }
     outbox.relay_batch(&database, &broker.publisher()).await.unwrap();
     assert_eq!(broker.ids(), expected);
+}
+
+async fn the_broker_is_waited_for_once_for_many_messages(database: TestDatabase) {
+    let (outbox, broker) = (Outbox::new("test"), FakeBroker::default());
+    let expected = add(&database, &outbox, 5).await;
+    let (publish, all_begun) = (broker.publisher(), Barrier::new(5));
+    let confirmed_together = |message| {
+        let (publishing, all_begun) = (publish(message), &all_begun);
+        async move {
+            publishing.await?;
+            all_begun.wait().await;
+            Ok(())
+        }
+    };
+    let relayed = tokio::time::timeout(LIMIT, outbox.relay_batch(&database, &confirmed_together)).await;
+    let Ok(relayed) = relayed else {
+        panic!("each message is waited for alone");
+    };
+    assert_eq!(relayed.unwrap(), 5);
+    assert_eq!((broker.ids(), waiting(&database).await), (expected, 0));
 }
 
 async fn what_could_not_be_published_stays_and_leaves_later(database: TestDatabase) {
