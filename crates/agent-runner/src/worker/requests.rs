@@ -1,7 +1,7 @@
 //! Takes run requests from the queue: those of triggers, and accepted runs for which the accepting process had no place.
 //!
 //! A message is done when its run is begun, not when it is over: from then on the run's lease sees to it. A process with
-//! no free place does not take a message, so others do.
+//! no free place takes no message up, and gives back in a moment what it was handed in advance, so others do.
 
 use std::sync::Arc;
 

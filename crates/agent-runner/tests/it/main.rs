@@ -33,7 +33,6 @@ mod resolution;
 mod results;
 mod run_rows;
 mod sessions;
-mod speed;
 mod support;
 mod tenancy;
 mod tools;

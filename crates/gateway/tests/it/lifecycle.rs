@@ -11,7 +11,6 @@ use std::{
 use futures::StreamExt as _;
 use reqwest::Method;
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::{
     fakes::SANDBOX,
@@ -162,32 +161,4 @@ async fn metrics_count_routes_and_not_what_callers_invent() {
         assert!(text.contains(line), "{line} is not in\n{text}");
     }
     assert!(!text.contains("invented") && !text.contains("INVENTED") && !text.contains(SANDBOX));
-}
-
-/// Not a measurement of record, but it shows at once when a request became expensive. Run it with
-/// `cargo nextest run --release -p copass-gateway --run-ignored only --no-capture`.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "measures; needs a release build and a quiet machine"]
-async fn listing_sandboxes_is_cheap() {
-    const CONNECTIONS: usize = 32;
-    const REQUESTS: usize = 3_000;
-    let gateway = TestGateway::start().await;
-    gateway.cache.set_trusted(true);
-    gateway.get("/storage/sandboxes").await;
-    let request = b"GET /api/v1/storage/sandboxes HTTP/1.1\r\nhost: x\r\nauthorization: Bearer olk_alice\r\n\r\n";
-    let started = Instant::now();
-    let connections = (0..CONNECTIONS).map(|_| async {
-        let mut stream = tokio::net::TcpStream::connect(gateway.address).await.unwrap();
-        let mut bytes = vec![0; 16 * 1024];
-        for _ in 0..REQUESTS {
-            stream.write_all(request).await.unwrap();
-            let mut length = 0;
-            while !bytes[..length].ends_with(b"\"count\":1}") {
-                length += stream.read(&mut bytes[length..]).await.unwrap();
-            }
-        }
-    });
-    futures::future::join_all(connections).await;
-    let total = CONNECTIONS * REQUESTS;
-    println!("{:.0} requests/s", total as f64 / started.elapsed().as_secs_f64());
 }
