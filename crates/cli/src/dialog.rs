@@ -1,7 +1,8 @@
 //! Questions with choices, for what is built step by step on a terminal.
 //!
 //! The library reads the keyboard in a blocking way and hides the cursor while it lists choices, so every question is
-//! asked on a thread of its own and Ctrl-C brings the cursor back.
+//! asked on a thread of its own. Who asks listens for Ctrl-C all the while, between questions too, and ends with
+//! [`interrupted`], which brings the cursor back.
 
 use std::io;
 
@@ -12,11 +13,7 @@ use crate::{failure::Failure, output::clean};
 type Answer<T> = Result<T, Failure>;
 
 async fn ask<T: Send + 'static>(question: impl FnOnce() -> dialoguer::Result<T> + Send + 'static) -> Answer<T> {
-    let answer = tokio::select! {
-        answer = tokio::task::spawn_blocking(question) => answer,
-        _ = tokio::signal::ctrl_c() => return Err(interrupted()),
-    };
-    match answer {
+    match tokio::task::spawn_blocking(question).await {
         Ok(Ok(answer)) => Ok(answer),
         Ok(Err(dialoguer::Error::IO(error))) if error.kind() == io::ErrorKind::Interrupted => Err(interrupted()),
         Ok(Err(error)) => Err(Failure::usage(format!("cannot ask on this terminal: {error}"))),

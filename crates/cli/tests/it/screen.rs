@@ -9,7 +9,10 @@ use std::{
     time::Duration,
 };
 
-use nix::pty::{Winsize, openpty};
+use nix::{
+    pty::{Winsize, openpty},
+    sys::termios::{LocalFlags, tcgetattr},
+};
 use tokio::{
     process::{Child, Command},
     sync::watch,
@@ -110,6 +113,24 @@ impl Screen {
 
     pub(crate) fn type_text(&mut self, text: &str) {
         self.keyboard.write_all(text.as_bytes()).unwrap();
+    }
+
+    /// Types keys that mean something else, or nothing, while the program does not read single keys: arrows, deletion,
+    /// Ctrl-C. Waits until it does; until it has got the first one, it goes on to.
+    pub(crate) async fn press(&mut self, keys: &str) {
+        let reads_keys = async {
+            // The two ends of a terminal have one state, and nothing tells of its changes.
+            while tcgetattr(&self.keyboard)
+                .unwrap()
+                .local_flags
+                .contains(LocalFlags::ICANON)
+            {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        let waited = tokio::time::timeout(PATIENCE, reads_keys).await;
+        assert!(waited.is_ok(), "no key is read; the screen shows\n{}", self.shown());
+        self.type_text(keys);
     }
 
     /// Ctrl-C for who does not read the keyboard: the terminal is not the one that controls the process, so it makes no

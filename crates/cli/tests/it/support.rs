@@ -3,6 +3,7 @@
 use std::{
     path::{Path, PathBuf},
     process::Stdio,
+    time::Duration,
 };
 
 use serde_json::{Value, json};
@@ -89,6 +90,26 @@ impl Place {
             body,
         )
         .await;
+    }
+
+    /// Takes a call inside the sandbox and does not answer it while a test lasts.
+    pub(crate) async fn never(&self, verb: &str, route: &str) {
+        Mock::given(method(verb))
+            .and(path(format!("/api/v1/storage/sandboxes/{SANDBOX}{route}")))
+            .respond_with(ResponseTemplate::new(200).set_delay(Duration::from_secs(600)))
+            .mount(&self.server)
+            .await;
+    }
+
+    /// Waits until this was called.
+    pub(crate) async fn until_sent(&self, verb: &str, ending: &str) {
+        let sent = async {
+            while self.sent(verb, ending).await.is_empty() {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        };
+        let waited = tokio::time::timeout(Duration::from_secs(20), sent).await;
+        assert!(waited.is_ok(), "{verb} …{ending} was never called");
     }
 
     /// The bodies of the calls of a route, in order.

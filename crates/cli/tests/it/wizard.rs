@@ -51,7 +51,7 @@ async fn an_agent_step_by_step() {
     screen.expect("Slug").await;
     screen.type_text("Not A Slug\n");
     screen.expect("lowercase letters, digits and hyphens").await;
-    screen.type_text(&"\u{7f}".repeat(10));
+    screen.press(&"\u{7f}".repeat(10)).await;
     screen.type_text("taken\n");
     screen.expect("There is an agent taken already (active)").await;
     screen.type_text("triage\n");
@@ -63,18 +63,18 @@ async fn an_agent_step_by_step() {
     screen.expect("System prompt").await;
     screen.type_text("You sort.\n\n  - by label\n.\n");
     screen.expect("Model provider").await;
-    screen.type_text(&format!("{DOWN}\n"));
+    screen.press(&format!("{DOWN}\n")).await;
     screen.expect("[gemini-2.5-flash]").await;
     screen.type_text("\n");
     screen.expect("all there are, now and later (now 3)").await;
-    screen.type_text(&format!("{DOWN}\n"));
+    screen.press(&format!("{DOWN}\n")).await;
     screen.expect("Tools it may use").await;
     screen.expect("pd_slack_send (changes)").await;
     // Nothing picked would allow everything.
     screen.type_text("\n");
     screen.expect("Pick at least one").await;
     screen.expect("pd_slack_send (changes)").await;
-    screen.type_text(&format!(" {DOWN}{DOWN} \n"));
+    screen.press(&format!(" {DOWN}{DOWN} \n")).await;
     screen.expect("The same without questions").await;
     screen.expect("Create it?").await;
     screen.type_text("y");
@@ -137,10 +137,10 @@ async fn the_prompt_from_a_file_and_the_sources_by_choice() {
     screen.expect("[claude-sonnet-4-6]").await;
     screen.type_text("\n");
     screen.expect("only some sources").await;
-    screen.type_text(&format!("{DOWN}{DOWN}\n"));
+    screen.press(&format!("{DOWN}{DOWN}\n")).await;
     screen.expect("Sources it gets tools from").await;
     screen.expect("pipedream").await;
-    screen.type_text(&format!("{DOWN} \n"));
+    screen.press(&format!("{DOWN} \n")).await;
     screen.expect("Create it?").await;
     screen.type_text("y");
     screen.expect("Fire it once").await;
@@ -168,13 +168,81 @@ async fn leaving_creates_nothing_and_gives_the_cursor_back() {
     screen.type_text("x\n.\n");
     screen.expect("Model provider").await;
     screen.expect("hermes").await;
-    screen.type_text("\u{3}");
+    screen.press("\u{3}").await;
     let (terminal, exit, stdout) = screen.end().await;
     assert_eq!((exit, stdout.as_str()), (Some(1), ""), "{terminal}");
     assert!(terminal.contains("interrupted; nothing was created"), "{terminal}");
     let (_, after) = terminal.rsplit_once("\u{1b}[?25l").unwrap();
     assert!(after.contains("\u{1b}[?25h"), "{after:?}");
     assert!(place.sent("POST", "/agents").await.is_empty());
+}
+
+/// Answers everything with what is proposed, up to the question whether to create it.
+async fn up_to_the_last_question(screen: &mut Screen) {
+    screen.expect("Name").await;
+    screen.type_text("\n");
+    screen.expect("What it is for").await;
+    screen.type_text("\n");
+    screen.expect("System prompt").await;
+    screen.type_text("x\n.\n");
+    screen.expect("Model provider").await;
+    screen.type_text("\n");
+    screen.expect("[claude-sonnet-4-6]").await;
+    screen.type_text("\n");
+    screen.expect("all there are").await;
+    screen.type_text("\n");
+    screen.expect("Create it?").await;
+}
+
+#[tokio::test]
+async fn leaving_between_two_questions() {
+    let place = place().await;
+    // Nothing answers, and no question is open: Ctrl-C is heard all the same.
+    place.never("GET", "/agents/slow").await;
+    let mut screen = start(&place, &["agent", "setup"]);
+    screen.expect("Slug").await;
+    screen.type_text("slow\n");
+    place.until_sent("GET", "/agents/slow").await;
+    screen.interrupt();
+    let (terminal, exit, stdout) = screen.end().await;
+    assert_eq!((exit, stdout.as_str()), (Some(1), ""), "{terminal}");
+    assert!(terminal.contains("interrupted; nothing was created"), "{terminal}");
+}
+
+#[tokio::test]
+async fn leaving_while_it_is_created_claims_nothing() {
+    let place = Place::ready().await;
+    place.in_sandbox("GET", "/agents/tools", 200, &tools()).await;
+    place
+        .in_sandbox("GET", "/agents/triage", 404, &problem("not_found", "agent not found"))
+        .await;
+    place.never("POST", "/agents").await;
+    let mut screen = start(&place, &["agent", "setup", "triage"]);
+    up_to_the_last_question(&mut screen).await;
+    screen.type_text("y");
+    place.until_sent("POST", "/agents").await;
+    screen.interrupt();
+    let (terminal, exit, stdout) = screen.end().await;
+    assert_eq!((exit, stdout.as_str()), (Some(1), ""), "{terminal}");
+    assert!(
+        terminal.contains("the agent triage may have been created"),
+        "{terminal}"
+    );
+    assert!(terminal.contains("copass agent show triage"), "{terminal}");
+}
+
+#[tokio::test]
+async fn leaving_during_the_test_is_no_failure() {
+    let place = place().await;
+    let mut screen = start(&place, &["agent", "setup", "triage"]);
+    up_to_the_last_question(&mut screen).await;
+    screen.type_text("y");
+    screen.expect("Fire it once").await;
+    screen.interrupt();
+    let (terminal, exit, stdout) = screen.end().await;
+    assert_eq!(exit, Some(0), "{terminal}");
+    assert!(stdout.starts_with("Created agent triage"), "{stdout}");
+    assert!(terminal.contains("copass agent runs triage"), "{terminal}");
 }
 
 #[tokio::test]

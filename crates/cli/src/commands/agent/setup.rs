@@ -3,7 +3,7 @@
 //! It asks for what `agent create` takes, reads the real tools before it proposes any, shows the line that does the same
 //! without questions, and offers a test before anything points events at the agent. Without a terminal it asks nothing.
 
-use std::path::Path;
+use std::{path::Path, pin::pin};
 
 use copass_client::Client;
 use copass_types::{
@@ -30,10 +30,53 @@ pub(super) async fn run(context: &Context, slug: Option<String>) -> Result<(), F
             ),
         );
     }
+    // One listener from the beginning: a signal between two questions must not be lost.
+    let mut interrupt = pin!(tokio::signal::ctrl_c());
     let (client, sandbox_id) = context.in_sandbox().await?;
+    let (body, tool_sources) = tokio::select! {
+        biased;
+        _ = &mut interrupt => return Err(dialog::interrupted()),
+        answers = ask_all(context, &client, &sandbox_id, slug) => answers?,
+    };
+    let reply = tokio::select! {
+        biased;
+        _ = &mut interrupt => return Err(left_while_creating(&body.slug)),
+        reply = make::make(&client, &sandbox_id, &body, tool_sources) => reply?,
+    };
+    make::tell(context, &reply)?;
+    if context.output.is_json() {
+        return Ok(());
+    }
+    let slug = &reply.value.slug;
+    tokio::select! {
+        biased;
+        // The agent is there: leaving now is no failure.
+        _ = &mut interrupt => {
+            let line = shell::copass(&["agent", "runs", slug]);
+            context.output.note(&format!("\nLeft; a test that had begun is listed by: {line}"));
+            Ok(())
+        }
+        done = offer_test(context, &client, &sandbox_id, slug) => done,
+    }
+}
+
+fn left_while_creating(slug: &str) -> Failure {
+    let line = shell::copass(&["agent", "show", slug]);
+    Failure::failed(format!("interrupted; the agent {slug} may have been created"))
+        .code("interrupted")
+        .hint(format!("see what is there: {line}"))
+}
+
+/// Every question up to the last one: create it?
+async fn ask_all(
+    context: &Context,
+    client: &Client,
+    sandbox_id: &str,
+    slug: Option<String>,
+) -> Result<(CreateAgentRequest, Option<ToolSources>), Failure> {
     // First, so that what makes the agent impossible is known before anything is asked.
-    let tool_list = client.list_tools(&sandbox_id, &ListToolsQuery::default()).await?.value;
-    let slug = ask_slug(context, &client, &sandbox_id, slug).await?;
+    let tool_list = client.list_tools(sandbox_id, &ListToolsQuery::default()).await?.value;
+    let slug = ask_slug(context, client, sandbox_id, slug).await?;
     let name = dialog::line("Name", Some(titled(&slug)), |name| {
         validate::name(name, validate::NAME_MAX_CHARS)
     })
@@ -57,12 +100,7 @@ pub(super) async fn run(context: &Context, slug: Option<String>) -> Result<(), F
     if !dialog::yes("Create it?", true).await? {
         return Err(Failure::usage("not confirmed; nothing was created").code("not_confirmed"));
     }
-    let reply = make::make(&client, &sandbox_id, &body, tool_sources).await?;
-    make::tell(context, &reply)?;
-    if context.output.is_json() {
-        return Ok(());
-    }
-    offer_test(context, &client, &sandbox_id, &reply.value.slug).await
+    Ok((body, tool_sources))
 }
 
 async fn ask_slug(
