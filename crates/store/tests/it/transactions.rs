@@ -73,18 +73,14 @@ async fn readers_see_what_is_committed_and_nothing_else(database: TestDatabase) 
 async fn a_cancelled_transaction_does_not_block_the_next(database: TestDatabase) {
     for round in 0..20 {
         let db = database.db();
-        let work = async move {
+        let never_done = async move {
             let mut tx = db.begin().await.unwrap();
-            for number in 0..1000 {
+            for number in 0_u64.. {
                 insert(&mut tx, &format!("{round}/{number}")).await.unwrap();
             }
-            tx.commit().await.unwrap();
         };
         let limit = std::time::Duration::from_millis(round);
-        assert!(
-            tokio::time::timeout(limit, work).await.is_err(),
-            "a thousand inserts within {limit:?}"
-        );
+        assert!(tokio::time::timeout(limit, never_done).await.is_err());
     }
     assert_eq!(rows(&database).await, 0);
     let mut tx = database.begin().await.unwrap();
