@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use copass_types::api::AgentRun;
-use reqwest::{Method, header::HeaderValue};
+use reqwest::{Method, StatusCode, header::HeaderValue};
 use serde::Deserialize as _;
 use serde_json::Value;
 
@@ -24,6 +24,8 @@ struct Follower {
     last_id: Option<String>,
     events: Option<Events>,
     failures: usize,
+    /// The server said that nothing follows.
+    is_over: bool,
 }
 
 impl Follower {
@@ -40,13 +42,16 @@ impl Follower {
             last_id: after.map(str::to_owned),
             events: None,
             failures: 0,
+            is_over: false,
         };
         // What is wrong with the request itself is told at once.
-        follower.events = Some(follower.connect().await?);
+        follower.events = follower.connect().await?;
+        follower.is_over = follower.events.is_none();
         Ok(follower)
     }
 
-    async fn connect(&self) -> Result<Events> {
+    /// `None` when nothing follows.
+    async fn connect(&self) -> Result<Option<Events>> {
         let segments: Vec<&str> = self.segments.iter().map(String::as_str).collect();
         let mut call = Call::sandboxes(&self.client, Method::GET, &segments)?
             .header("accept", HeaderValue::from_static("text/event-stream"))
@@ -59,20 +64,25 @@ impl Follower {
                 .map_err(|_| Error::Invalid(format!("'{id}' is not the id of an event")))?;
             call = call.header("last-event-id", id);
         }
-        Events::new(self.client.open(call).await?)
+        let response = self.client.open(call).await?;
+        if response.status() == StatusCode::NO_CONTENT {
+            return Ok(None);
+        }
+        Events::new(response).map(Some)
     }
 
-    /// The next event, after as many attempts as it takes; an error is final.
-    async fn next(&mut self) -> Result<ChatFrame> {
-        loop {
+    /// The next event, after as many attempts as it takes; an error is final. `None` when nothing follows.
+    async fn next(&mut self) -> Result<Option<ChatFrame>> {
+        while !self.is_over {
             let broken = match self.attempt().await {
                 Ok(Some(frame)) => {
                     self.failures = 0;
                     if frame.id.is_some() {
                         self.last_id.clone_from(&frame.id);
                     }
-                    return Ok(frame);
+                    return Ok(Some(frame));
                 }
+                Ok(None) if self.is_over => break,
                 Ok(None) => Error::Stream("it ended and could not be taken up again".to_owned()),
                 Err(error) if is_passing(&error) => error,
                 Err(error) => return Err(error),
@@ -84,11 +94,13 @@ impl Follower {
             self.failures += 1;
             tokio::time::sleep(Duration::from_millis(*pause)).await;
         }
+        Ok(None)
     }
 
     async fn attempt(&mut self) -> Result<Option<ChatFrame>> {
         if self.events.is_none() {
-            self.events = Some(self.connect().await?);
+            self.events = self.connect().await?;
+            self.is_over = self.events.is_none();
         }
         match &mut self.events {
             Some(events) => events.next().await,
@@ -114,7 +126,7 @@ pub struct RunFollower {
 }
 
 impl RunFollower {
-    /// The next frame; `None` after the terminal one.
+    /// The next frame; `None` after the terminal one, also when that is where the following began.
     ///
     /// # Errors
     /// The run or the access to it is gone, or the server cannot be reached any longer.
@@ -123,8 +135,8 @@ impl RunFollower {
             return Ok(None);
         }
         let frame = self.follower.next().await.inspect_err(|_| self.finished = true)?;
-        self.finished = frame.is_terminal();
-        Ok(Some(frame))
+        self.finished = frame.as_ref().is_none_or(ChatFrame::is_terminal);
+        Ok(frame)
     }
 
     /// The id of the last frame, to go on from later.
@@ -155,7 +167,8 @@ impl AgentRunsFollower {
     /// As [`Self::next`].
     pub async fn next_row(&mut self) -> Result<(AgentRun, Value)> {
         loop {
-            let frame = self.follower.next().await?;
+            let ended = || Error::Stream("the server says that nothing follows".to_owned());
+            let frame = self.follower.next().await?.ok_or_else(ended)?;
             if frame.event == "run" {
                 let run = AgentRun::deserialize(&frame.data)
                     .map_err(|error| Error::Stream(format!("a run is not understood: {error}")))?;

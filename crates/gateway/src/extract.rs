@@ -319,6 +319,24 @@ impl After {
         })
     }
 
+    /// The same error, with the id's problem where the caller put the id: the service behind knows `after` only.
+    pub(crate) fn placed(loc: [&'static str; 2], error: Error) -> Error {
+        let is_about_it = |problem: &FieldProblem| problem.loc == ["query", "after"];
+        if !error.problems().iter().any(is_about_it) {
+            return error;
+        }
+        let mut problems = error.problems().to_vec();
+        for problem in problems.iter_mut().filter(|problem| is_about_it(problem)) {
+            problem.loc = loc.map(str::to_owned).to_vec();
+        }
+        Error::invalid(problems)
+    }
+
+    /// Where the caller put the id.
+    pub(crate) fn loc(&self) -> [&'static str; 2] {
+        self.loc
+    }
+
     /// The id of a change of a run; only the owner of runs reads it.
     pub(crate) fn change(self) -> Result<Option<String>> {
         self.checked(|id| id.len() <= 128 && id.bytes().all(|byte| byte.is_ascii_graphic()))

@@ -59,6 +59,10 @@ mod packages {
     }
 }
 
+/// In the head of an answer to `RunService.FollowRun`: the run is over, the follower has its last frame, and the stream is
+/// empty.
+pub const NOTHING_FOLLOWS: &str = "copass-nothing-follows";
+
 pub use packages::copass::{
     agent::v1 as agent, concierge::v1 as concierge, identity::v1 as identity, run::v1 as run, sandbox::v1 as sandbox,
     source::v1 as source, trigger::v1 as trigger,

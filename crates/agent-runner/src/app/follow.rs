@@ -12,7 +12,7 @@ use futures::stream::BoxStream;
 use serde_json::Value;
 
 use super::{
-    domain::{Step, StepKind, StepState},
+    domain::{Run, Step, StepKind, StepState},
     turn::{FrameId, Placed, TurnFrame, Worker, terminal},
 };
 use crate::store;
@@ -30,9 +30,17 @@ pub(crate) fn position(after: Option<&str>) -> Result<Option<FrameId>> {
 }
 
 fn bad_position(message: &str) -> Error {
-    let mut problem = FieldProblem::query("after", message);
-    problem.loc = vec!["header".to_owned(), "Last-Event-ID".to_owned()];
-    Error::invalid(vec![problem])
+    Error::invalid(vec![FieldProblem::query("after", message)])
+}
+
+/// Whether whoever has `after` has everything there will be.
+pub(crate) fn is_complete(run: &Run, after: Option<FrameId>) -> bool {
+    run.status.is_terminal() && after == Some(end(run))
+}
+
+/// The id of the terminal frame of a run that is over.
+fn end(run: &Run) -> FrameId {
+    FrameId::whole(run.last_frame.unwrap_or(i64::MAX))
 }
 
 /// The frames of a run after `after`, up to the terminal one. Rights have been checked.
@@ -85,10 +93,10 @@ async fn stored(
     let mut frames: Vec<Placed> = frames.into_iter().filter_map(|placed| rest(placed, place)).collect();
     let is_over = run.status.is_terminal();
     if is_over {
-        let number = run.last_frame.unwrap_or(i64::MAX);
         // A reader of a lost worker may have seen more than was stored, but not the end.
-        if place != FrameId::whole(number) {
-            frames.push((FrameId::whole(number), terminal(run)));
+        let end = end(&run);
+        if place != end {
+            frames.push((end, terminal(run)));
         }
     }
     Ok((frames, is_over))

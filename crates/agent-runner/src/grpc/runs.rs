@@ -10,7 +10,7 @@ use copass_proto::{
 use copass_runtime::CallContext;
 use copass_types::SandboxId;
 use futures::{Stream, StreamExt as _, stream::BoxStream};
-use tonic::{Request, Response, Status, async_trait};
+use tonic::{Request, Response, Status, async_trait, metadata::MetadataValue};
 
 use super::run_queries;
 use crate::app::{
@@ -213,8 +213,14 @@ impl RunService for RunsFace {
         let run_id = convert::id(&message.run_id, "run")?;
         let after = follow::position(message.after.as_deref())?;
         let run = self.runs.followable(&context, &sandbox_id, &run_id).await?;
+        let is_complete = follow::is_complete(&run, after);
         let frames = follow::run_frames(self.turns.worker(), sandbox_id, run.id, after);
-        Ok(Response::new(followed(frames)))
+        let mut response = Response::new(followed(frames));
+        if is_complete {
+            let yes = MetadataValue::from_static("1");
+            response.metadata_mut().insert(copass_proto::NOTHING_FOLLOWS, yes);
+        }
+        Ok(response)
     }
 
     type FollowAgentRunsStream = Pin<Box<dyn Stream<Item = Result<proto::RunChange, Status>> + Send>>;
@@ -227,8 +233,10 @@ impl RunService for RunsFace {
         let message = request.into_inner();
         let sandbox_id = convert::id(&message.sandbox_id, "sandbox")?;
         let after = message.after.as_deref().map(str::parse).transpose().map_err(|_| {
-            let mut problem = FieldProblem::query("after", "must be the id of a change, rn_…");
-            problem.loc = vec!["header".to_owned(), "Last-Event-ID".to_owned()];
+            let problem = FieldProblem::query(
+                "after",
+                "is not the id of an event of this stream; leave it out to begin anew",
+            );
             Error::invalid(vec![problem])
         })?;
         let watched = self.runs.watched(&context, &sandbox_id, &message.agent_slug).await?;

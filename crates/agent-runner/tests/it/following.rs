@@ -79,6 +79,8 @@ async fn a_follower_that_is_cut_anywhere_sees_the_stored_sequence(database: Test
     // Whoever has the end gets nothing, and whoever claims to have more gets the end.
     let end = stored.ids.last().unwrap();
     assert!(fixture.stored(&run_id, Some(end)).await.seen.is_empty());
+    assert!(fixture.is_complete(&run_id, end).await);
+    assert!(!fixture.is_complete(&run_id, "1").await);
     let beyond = fixture.stored(&run_id, Some("999.9")).await;
     assert_eq!(joined(&beyond.seen), joined(&stored.seen[13..]));
 }
@@ -229,7 +231,7 @@ async fn who_may_follow_what(database: TestDatabase) {
     for id in ["", "x", "1.", ".1", "-1", "1.2.3", "1.-1", "99999999999999999999"] {
         let refused = fixture.follow(&viewer, &run_id, Some(id)).await;
         let refused = assert_code(refused, ErrorCode::ValidationError);
-        assert_eq!(refused.problems()[0].loc, ["header", "Last-Event-ID"], "{id}");
+        assert_eq!(refused.problems()[0].loc, ["query", "after"], "{id}");
     }
     for stranger in [fixture.sandbox.foreign(), fixture.sandbox.nobody()] {
         assert_code(fixture.follow(&stranger, &run_id, None).await, ErrorCode::NotFound);

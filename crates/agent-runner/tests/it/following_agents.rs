@@ -239,7 +239,7 @@ async fn who_may_follow_an_agent(database: TestDatabase) {
     for id in ["", "x", "12", "ag_00000000000000000000000000", "rn_", "rn_1"] {
         let refused = fixture.follow_agent(&owner, Some(id), 10).await.map(|_| ());
         let refused = assert_code(refused, ErrorCode::ValidationError);
-        assert_eq!(refused.problems()[0].loc, ["header", "Last-Event-ID"], "{id}");
+        assert_eq!(refused.problems()[0].loc, ["query", "after"], "{id}");
     }
     for stranger in [fixture.sandbox.foreign(), fixture.sandbox.nobody()] {
         let refused = fixture.follow_agent(&stranger, None, 10).await.map(|_| ());

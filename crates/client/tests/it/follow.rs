@@ -116,6 +116,34 @@ async fn a_follower_begins_where_it_is_told_and_gives_up_when_access_is_gone() {
 }
 
 #[tokio::test]
+async fn a_follower_that_has_everything_does_not_come_again() {
+    let (listener, client) = listen().await;
+    let server = async {
+        let (socket, _) = request(&listener).await;
+        answer(
+            socket,
+            "id: 1\nevent: run_started\ndata: {\"run_id\":\"rn_1\"}\n\n",
+            false,
+        )
+        .await;
+        // A connection that is open no longer and a server that says so; nobody may ask once more.
+        for _ in 0..2 {
+            let (socket, _) = request(&listener).await;
+            refuse(socket, "204 No Content").await;
+        }
+    };
+    let reader = async {
+        let mut follower = client.follow_run("sb", "rn_1", None).await.unwrap();
+        assert_eq!(follower.next().await.unwrap().unwrap().event, "run_started");
+        assert_eq!(follower.next().await.unwrap(), None);
+        assert_eq!(follower.next().await.unwrap(), None);
+        let mut complete = client.follow_run("sb", "rn_1", Some("9")).await.unwrap();
+        assert_eq!(complete.next().await.unwrap(), None);
+    };
+    tokio::join!(server, reader);
+}
+
+#[tokio::test]
 async fn a_first_request_that_is_refused_is_told_at_once() {
     let (listener, client) = listen().await;
     let server = async {

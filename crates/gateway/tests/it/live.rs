@@ -80,6 +80,14 @@ async fn a_run_is_followed_from_the_first_frame_or_from_any_other() {
         }
         let request = gateway.request(Method::GET, &path).header("last-event-id", "");
         assert_eq!(ids(&request.send().await.unwrap().text().await.unwrap()).len(), 4);
+
+        // Browsers come again after every other answer.
+        let complete = gateway.request(Method::GET, &path).header("last-event-id", "3");
+        let complete = complete.send().await.unwrap();
+        assert_eq!(
+            (complete.status().as_u16(), complete.text().await.unwrap()),
+            (204, String::new())
+        );
     }
 }
 
@@ -103,6 +111,16 @@ async fn malformed_places_are_422_and_foreign_things_404() {
     assert_eq!(
         problem_at(gateway.get(&format!("{runs}?after=a%20b")).await).await,
         json!(["query", "after"])
+    );
+    // Only the service behind can read it, and does not know how it came.
+    assert_eq!(
+        problem_at(gateway.get(&format!("{runs}?after=unreadable")).await).await,
+        json!(["query", "after"])
+    );
+    let by_header = gateway.request(Method::GET, runs).header("last-event-id", "unreadable");
+    assert_eq!(
+        problem_at(by_header.send().await.unwrap()).await,
+        json!(["header", "Last-Event-ID"])
     );
     assert_eq!(
         problem_at(gateway.get(&format!("{runs}?backlog=all")).await).await,

@@ -71,7 +71,12 @@ fn summary(facts: &Facts) -> String {
             ),
         };
     };
-    let mut lines = vec![format!("The event has {} field(s):", fields.len())];
+    let head = match fields.len() {
+        0 => return "The event is empty.".to_owned(),
+        1 => "The event has one field:".to_owned(),
+        count => format!("The event has {count} fields:"),
+    };
+    let mut lines = vec![head];
     lines.extend(fields.iter().take(MAX_FIELDS).map(|(name, value)| {
         format!(
             "- {}: {}",

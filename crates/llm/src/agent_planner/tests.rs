@@ -233,10 +233,17 @@ fn without_anything_to_call_the_event_is_summed_up_within_bounds() {
     }
     let answer = text(&request("Watch.", Vec::new(), vec![event(&payload)]));
     assert!(
-        answer.contains("41 field(s)") && answer.contains("and 29 more"),
+        answer.contains("41 fields:") && answer.contains("and 29 more"),
         "{answer}"
     );
     assert!(answer.len() < 3000);
+    for (payload, head) in [
+        (json!({}), "The event is empty."),
+        (json!({"a": 1}), "The event has one field:"),
+    ] {
+        let answer = text(&request("Watch.", Vec::new(), vec![event(&payload)]));
+        assert!(answer.contains(head), "{answer}");
+    }
     for messages in [Vec::new(), vec![Message::user("")], vec![event(&json!([1, 2]))]] {
         assert!(text(&request("", Vec::new(), messages)).contains("not a language model"));
     }

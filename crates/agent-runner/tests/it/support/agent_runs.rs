@@ -193,6 +193,21 @@ impl Fixture {
         Ok(Turn::new(stream.into_inner()))
     }
 
+    /// Whether the answer's head says that nothing comes after this.
+    pub(crate) async fn is_complete(&self, run_id: &str, after: &str) -> bool {
+        let request = FollowRunRequest {
+            sandbox_id: self.sandbox.id.to_string(),
+            run_id: run_id.to_owned(),
+            after: Some(after.to_owned()),
+        };
+        let answer = self
+            .runs()
+            .follow_run(self.sandbox.owner().request(request))
+            .await
+            .unwrap();
+        answer.metadata().contains_key(copass_proto::NOTHING_FOLLOWS)
+    }
+
     /// What is stored of a run that is over, as the owner.
     pub(crate) async fn stored(&self, run_id: &str, after: Option<&str>) -> Turn {
         let mut turn = self.follow(&self.sandbox.owner(), run_id, after).await.unwrap();

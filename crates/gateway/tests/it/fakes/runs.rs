@@ -2,10 +2,10 @@
 
 use std::sync::{Arc, atomic::Ordering};
 
-use copass_errors::{Error, ErrorCode};
+use copass_errors::{Error, ErrorCode, FieldProblem};
 use copass_proto::run::{self, run_frame::Frame};
 use futures::{StreamExt as _, stream, stream::BoxStream};
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, metadata::MetadataValue};
 
 use super::{AGENT, Answer, Fakes, Frames, KEY, RUN, SANDBOX, State, USER, at};
 
@@ -132,8 +132,9 @@ impl run::run_service_server::RunService for Fakes {
                 .position(|frame| frame.as_ref().is_ok_and(|frame| frame.id == after))
                 .unwrap()
         });
+        let is_complete = from == stored.len();
         let frames = stream::iter(stored).skip(from);
-        Ok(Response::new(match run_id.as_str() {
+        let mut response = Response::<Frames>::new(match run_id.as_str() {
             LIVE_RUN => Box::pin(frames.take(3).chain(self.silence())),
             CUT_RUN => Box::pin(frames.take(2)),
             FAILING_RUN => {
@@ -141,7 +142,12 @@ impl run::run_service_server::RunService for Fakes {
                 Box::pin(frames.take(2).chain(stream::iter([failure])))
             }
             _ => Box::pin(frames),
-        }))
+        });
+        if is_complete {
+            let yes = MetadataValue::from_static("1");
+            response.metadata_mut().insert(copass_proto::NOTHING_FOLLOWS, yes);
+        }
+        Ok(response)
     }
 
     type FollowAgentRunsStream = BoxStream<'static, Result<run::RunChange, Status>>;
@@ -153,6 +159,9 @@ impl run::run_service_server::RunService for Fakes {
         let request = request.into_inner();
         if request.agent_slug != "helper" {
             return Err(Error::not_found("agent").into());
+        }
+        if request.after.as_deref() == Some("unreadable") {
+            return Err(Error::invalid(vec![FieldProblem::query("after", "is not an id")]).into());
         }
         let change = |index: u32| {
             Ok(run::RunChange {
