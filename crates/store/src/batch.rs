@@ -21,6 +21,8 @@ use crate::{
 /// Longer batches are as long as there happens to be work, so their texts hardly come again: prepared anew, they leave the
 /// connection's prepared statements to those that do.
 const MAX_KEPT: usize = 8;
+/// PostgreSQL's code for it.
+const DIVISION_BY_ZERO: &str = "22012";
 
 /// Statements with their values; [`add_to!`](crate::add_to) adds one.
 #[derive(Debug)]
@@ -106,40 +108,51 @@ impl Batch {
     /// One failed: the transaction is to be given up.
     pub async fn execute(self, tx: &mut Tx) -> Result<Vec<u64>> {
         match tx.conn() {
-            ConnRef::Postgres(connection) => self.execute_as_parts(connection).await,
-            ConnRef::Sqlite(connection) => self.execute_between("", connection, "").await,
+            ConnRef::Postgres(connection) => {
+                let is_fenced = false;
+                Ok(self.execute_as_parts(connection, is_fenced).await?.unwrap_or_default())
+            }
+            ConnRef::Sqlite(connection) => self.execute_between(&[], connection, "").await,
         }
     }
 
-    /// Runs them on PostgreSQL; outside of a transaction they are one.
-    pub(crate) async fn execute_as_parts(self, connection: &mut PgConnection) -> Result<Vec<u64>> {
+    /// Runs them on PostgreSQL; outside of a transaction they are one. `None`, and nothing was done, where they are fenced
+    /// and the first one touched no row.
+    pub(crate) async fn execute_as_parts(
+        self,
+        connection: &mut PgConnection,
+        is_fenced: bool,
+    ) -> Result<Option<Vec<u64>>> {
         if let Some(error) = self.error {
             return Err(error.into());
         }
         if self.statements.is_empty() {
-            return Ok(Vec::new());
+            return Ok(Some(Vec::new()));
         }
         let Values::Postgres(values) = self.values else {
             return Err(other_database());
         };
         let is_kept = self.statements.len() <= MAX_KEPT;
         // Safe: put together from constants; values are bound.
-        let text = AssertSqlSafe(as_parts(&self.statements)).into_sql_str();
-        let row = sqlx::query_with(text, values)
-            .persistent(is_kept)
-            .fetch_one(connection)
-            .await?;
+        let text = AssertSqlSafe(as_parts(&self.statements, is_fenced)).into_sql_str();
+        let query = sqlx::query_with(text, values).persistent(is_kept);
+        let row = match query.fetch_one(connection).await {
+            Err(sqlx::Error::Database(error)) if is_fenced && error.code().as_deref() == Some(DIVISION_BY_ZERO) => {
+                return Ok(None);
+            }
+            row => row?,
+        };
         let mut rows = Vec::with_capacity(self.statements.len());
         for index in 0..self.statements.len() {
             rows.push(u64::try_from(row.try_get::<i64, _>(index)?).unwrap_or_default());
         }
-        Ok(rows)
+        Ok(Some(rows))
     }
 
-    /// Runs them on SQLite, after one statement and before another; either may be empty.
+    /// Runs them on SQLite, after some statements and before another, which may be empty.
     pub(crate) async fn execute_between(
         self,
-        opening: &'static str,
+        opening: &[&'static str],
         connection: &mut SqliteConnection,
         closing: &'static str,
     ) -> Result<Vec<u64>> {
@@ -162,8 +175,11 @@ impl Batch {
             })
             .try_collect()
             .await?;
-        let before = usize::from(!opening.is_empty());
-        Ok(rows.into_iter().skip(before).take(self.statements.len()).collect())
+        Ok(rows
+            .into_iter()
+            .skip(opening.len())
+            .take(self.statements.len())
+            .collect())
     }
 }
 
@@ -171,8 +187,9 @@ fn other_database() -> Error {
     sqlx::Error::Configuration("a batch for the other database".into()).into()
 }
 
-/// `with s0 as (… returning 1), … select (select count(*) from s0), …`
-fn as_parts(statements: &[Statement]) -> String {
+/// `with s0 as (… returning 1), … select (select count(*) from s0), …`. A fence is a division by the rows of the first
+/// statement: where there are none, it undoes everything.
+fn as_parts(statements: &[Statement], is_fenced: bool) -> String {
     let mut text = String::with_capacity(statements.iter().map(|statement| statement.text.len() + 64).sum());
     for (index, statement) in statements.iter().enumerate() {
         text.push_str(if index == 0 { "with " } else { ", " });
@@ -184,14 +201,17 @@ fn as_parts(statements: &[Statement]) -> String {
         text.push_str(if index == 0 { " select " } else { ", " });
         let _ = write!(text, "(select count(*) from s{index})");
     }
+    if is_fenced {
+        text.push_str(", 1 / (select count(*) from s0)");
+    }
     text
 }
 
-fn in_a_row(opening: &str, statements: &[Statement], closing: &str) -> String {
+fn in_a_row(opening: &[&str], statements: &[Statement], closing: &str) -> String {
     let length: usize = statements.iter().map(|statement| statement.text.len() + 16).sum();
-    let mut text = String::with_capacity(length + opening.len() + closing.len() + 1);
-    if !opening.is_empty() {
-        text.push_str(opening);
+    let mut text = String::with_capacity(length + 32 + closing.len());
+    for statement in opening {
+        text.push_str(statement);
         text.push(';');
     }
     for statement in statements {
@@ -263,11 +283,11 @@ mod tests {
             },
         ];
         assert_eq!(
-            in_a_row("begin", &statements, "commit"),
+            in_a_row(&["begin"], &statements, "commit"),
             "begin;update a set b = $2, c = $10 where d = $1;delete from e;insert into f values ($11, $12);commit"
         );
         assert_eq!(
-            as_parts(&statements[1..]),
+            as_parts(&statements[1..], false),
             "with s0 as (delete from e returning 1), s1 as (insert into f values ($11, $12) returning 1) \
              select (select count(*) from s0), (select count(*) from s1)"
         );

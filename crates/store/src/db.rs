@@ -104,7 +104,7 @@ impl Db {
             .connect_lazy_with(options.create_if_missing(false).read_only(true));
         Ok(Self::Sqlite {
             read,
-            write: Writer::new(write),
+            write: Writer::start(write).map_err(|error| file_error(error.into()))?,
         })
     }
 
@@ -191,7 +191,7 @@ impl Db {
         match self {
             Self::Postgres(pool) => {
                 let mut tx = pool.begin().await?;
-                let rows = batch.execute_as_parts(&mut tx).await?;
+                let rows = batch.execute_as_parts(&mut tx, false).await?.unwrap_or_default();
                 Ok((Tx::Postgres(tx), rows))
             }
             Self::Sqlite { write, .. } => {
@@ -206,12 +206,25 @@ impl Db {
     /// # Errors
     /// A statement or the commit failed; nothing was changed.
     pub async fn execute(&self, batch: Batch) -> Result<Vec<u64>> {
+        Ok(self.execute_batch(batch, false).await?.unwrap_or_default())
+    }
+
+    /// As [`Self::execute`], provided that the first statement touches a row: `None`, and nothing was changed, where it does
+    /// not.
+    ///
+    /// # Errors
+    /// As of [`Self::execute`].
+    pub async fn execute_fenced(&self, batch: Batch) -> Result<Option<Vec<u64>>> {
+        self.execute_batch(batch, true).await
+    }
+
+    async fn execute_batch(&self, batch: Batch, is_fenced: bool) -> Result<Option<Vec<u64>>> {
         match self {
             Self::Postgres(pool) => {
                 let mut connection = pool.acquire().await?;
-                batch.execute_as_parts(&mut connection).await
+                batch.execute_as_parts(&mut connection, is_fenced).await
             }
-            Self::Sqlite { write, .. } => write.execute(batch).await,
+            Self::Sqlite { write, .. } => write.execute(batch, is_fenced).await,
         }
     }
 

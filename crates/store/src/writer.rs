@@ -10,8 +10,10 @@
 //! its end is told only when the whole group is durable, also where it is rolled back; and where it is dropped, which
 //! cannot wait, reads wait instead, so that whoever dropped it sees what it saw.
 
+mod batches;
+
 use std::{
-    mem,
+    io, mem,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -25,6 +27,7 @@ use tokio::{
     time::timeout,
 };
 
+use self::batches::Batches;
 use crate::{
     batch::Batch,
     db::ACQUIRE_TIMEOUT,
@@ -53,6 +56,13 @@ struct Line {
     undone: Notify,
 }
 
+impl Line {
+    /// Whether nobody waits.
+    fn is_empty(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) == 0
+    }
+}
+
 /// One that waits, however its wait ends.
 struct Waiting<'a>(&'a AtomicUsize);
 
@@ -74,15 +84,18 @@ impl Drop for Waiting<'_> {
 pub struct Writer {
     pool: SqlitePool,
     line: Arc<Line>,
+    batches: Batches,
 }
 
 impl Writer {
     /// The pool has one connection.
-    pub(crate) fn new(pool: SqlitePool) -> Self {
-        Self {
-            pool,
-            line: Arc::default(),
-        }
+    ///
+    /// # Errors
+    /// The system has no thread for it.
+    pub(crate) fn start(pool: SqlitePool) -> io::Result<Self> {
+        let line = Arc::default();
+        let batches = Batches::start(pool.clone(), Arc::clone(&line))?;
+        Ok(Self { pool, line, batches })
     }
 
     pub(crate) async fn begin(&self) -> Result<SqliteTx> {
@@ -96,45 +109,20 @@ impl Writer {
     pub(crate) async fn begin_with(&self, batch: Batch) -> Result<(SqliteTx, Vec<u64>)> {
         let mut tx = self.enter().await?;
         let opening = tx.opening();
-        let rows = batch.execute_between(opening, tx.connection(), "").await?;
+        let rows = batch.execute_between(&[opening], tx.connection(), "").await?;
         Ok((tx, rows))
     }
 
-    /// Runs a batch as a transaction of its own, in one round trip.
-    pub(crate) async fn execute(&self, batch: Batch) -> Result<Vec<u64>> {
-        let mut tx = self.enter().await?;
-        let (opening, is_alone) = (tx.opening(), tx.is_alone());
-        let closing = if is_alone {
-            "commit"
-        } else {
-            tx.closing().unwrap_or_default()
-        };
-        let rows = batch.execute_between(opening, tx.connection(), closing).await?;
-        if !is_alone {
-            tx.complete().await?;
-        } else if let Some(turn) = tx.turn.take() {
-            turn.rest();
-        }
-        Ok(rows)
+    /// Runs a batch as a transaction of its own; `None`, and nothing was done, where the first statement had to touch a row
+    /// and did not.
+    pub(crate) async fn execute(&self, batch: Batch, is_fenced: bool) -> Result<Option<Vec<u64>>> {
+        self.batches.execute(batch, is_fenced).await
     }
 
     /// Waits for a turn. What the transaction's drop finds half done from here on it settles.
     async fn enter(&self) -> Result<SqliteTx> {
-        let waiting = Waiting::new(&self.line.waiting);
-        let head = timeout(ACQUIRE_TIMEOUT, Arc::clone(&self.line.head).lock_owned()).await;
-        drop(waiting);
-        let mut head = head.map_err(|_| sqlx::Error::PoolTimedOut)?;
-        let mut group = match head.take() {
-            Some(group) => group,
-            None => Group {
-                connection: self.pool.acquire().await?,
-                is_open: false,
-                members: Vec::new(),
-            },
-        };
-        let is_first = !mem::replace(&mut group.is_open, true);
         Ok(SqliteTx {
-            turn: Some(Turn { head, group, is_first }),
+            turn: Some(enter(&self.pool, &self.line).await?),
             line: Arc::clone(&self.line),
         })
     }
@@ -156,6 +144,24 @@ impl Writer {
         drop(self.line.head.lock().await.take());
         self.pool.close().await;
     }
+}
+
+/// Waits for a turn.
+async fn enter(pool: &SqlitePool, line: &Line) -> Result<Turn> {
+    let waiting = Waiting::new(&line.waiting);
+    let head = timeout(ACQUIRE_TIMEOUT, Arc::clone(&line.head).lock_owned()).await;
+    drop(waiting);
+    let mut head = head.map_err(|_| sqlx::Error::PoolTimedOut)?;
+    let mut group = match head.take() {
+        Some(group) => group,
+        None => Group {
+            connection: pool.acquire().await?,
+            is_open: false,
+            members: Vec::new(),
+        },
+    };
+    let is_first = !mem::replace(&mut group.is_open, true);
+    Ok(Turn { head, group, is_first })
 }
 
 /// Whoever has it writes, and nobody else.
@@ -251,7 +257,7 @@ impl SqliteTx {
 
     /// Whether nobody would share its commit.
     fn is_alone(&self) -> bool {
-        self.is_first() && self.line.waiting.load(Ordering::Relaxed) == 0
+        self.is_first() && self.line.is_empty()
     }
 
     fn opening(&self) -> &'static str {

@@ -13,7 +13,7 @@ use super::{
     background,
     engine::{End, Turn, tokens_in},
     frames::{Failed, Finished, Frame, FrameId},
-    journal::{JournalError, begin_fenced, uncertain_sentence},
+    journal::{JournalError, begin_fenced, execute_fenced, uncertain_sentence},
 };
 use crate::{
     app::{
@@ -260,7 +260,7 @@ impl Turn<'_> {
             store::conversations::append(&mut batch, session_id, &self.run.id, &said, now);
         }
         self.release(&mut batch, now);
-        begin_fenced(&self.worker.db, batch).await?.commit().await?;
+        execute_fenced(&self.worker.db, batch).await?;
         self.journal.written();
         Ok(())
     }

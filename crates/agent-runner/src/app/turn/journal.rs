@@ -268,7 +268,7 @@ impl Journal {
         let mut batch = Batch::new(self.db.dialect());
         store::leases::extend_lease(&mut batch, &self.lease(), clock::now() + self.lease);
         self.write(&mut batch);
-        begin_fenced(&self.db, batch).await?.commit().await?;
+        execute_fenced(&self.db, batch).await?;
         self.written();
         Ok(())
     }
@@ -292,6 +292,14 @@ impl Journal {
                 entry.step.output = None;
             }
         }
+    }
+}
+
+/// Runs a batch whose first statement finds out whether the run still is this worker's.
+pub(super) async fn execute_fenced(db: &Db, batch: Batch) -> Result<(), JournalError> {
+    match db.execute_fenced(batch).await? {
+        Some(_) => Ok(()),
+        None => Err(JournalError::LeaseLost),
     }
 }
 
