@@ -88,9 +88,9 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             max_turns: 25,
-            max_turns_cap: 200,
+            max_turns_cap: copass_types::validate::MAX_TURNS,
             run_timeout: Duration::from_secs(600),
-            run_timeout_cap: Duration::from_secs(3600),
+            run_timeout_cap: Duration::from_secs(copass_types::validate::MAX_TIMEOUT_S.into()),
             tool_timeout: Duration::from_secs(60),
             model_silence: Duration::from_secs(120),
             slow_reader: Duration::from_secs(30),

@@ -33,8 +33,16 @@ fn next_ulid() -> ulid::Ulid {
     }
 }
 
+/// Nobody who knows other ids can guess it; of two made in one millisecond either may come first.
+fn unguessable_ulid() -> ulid::Ulid {
+    ulid::Ulid::generate()
+}
+
 macro_rules! text_id {
     ($(#[$doc:meta])* $name:ident, $prefix:literal, $kind:literal) => {
+        text_id!($(#[$doc])* $name, $prefix, $kind, next_ulid, "later than every id this process has made before");
+    };
+    ($(#[$doc:meta])* $name:ident, $prefix:literal, $kind:literal, $next:path, $promise:literal) => {
         $(#[$doc])*
         #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
         #[serde(try_from = "String", into = "String")]
@@ -44,10 +52,10 @@ macro_rules! text_id {
             /// The prefix with its underscore.
             pub const PREFIX: &'static str = concat!($prefix, "_");
 
-            /// A new id, later than every id this process has made before.
+            #[doc = concat!("A new id, ", $promise, ".")]
             #[must_use]
             pub fn generate() -> Self {
-                Self(format!(concat!($prefix, "_{}"), next_ulid()))
+                Self(format!(concat!($prefix, "_{}"), $next()))
             }
 
             /// The id as text.
@@ -134,8 +142,8 @@ text_id!(
     EventId, "ev", "event"
 );
 text_id!(
-    /// A conversation, `sess_…`.
-    SessionId, "sess", "session"
+    /// A conversation, `sess_…`. Whoever continues one names it, so it must not be found by trying.
+    SessionId, "sess", "session", unguessable_ulid, "that nobody who knows others can guess"
 );
 text_id!(
     /// A step of a run, `st_…`.

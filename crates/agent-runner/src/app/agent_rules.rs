@@ -17,8 +17,6 @@ const SOURCES_MAX: usize = 64;
 const SOURCE_MAX_CHARS: usize = 128;
 const MODEL_MAX_CHARS: usize = 255;
 const MAX_TOKENS_CAP: u32 = 10_000_000;
-const MAX_TURNS_CAP: u32 = 1_000;
-const TIMEOUT_S_CAP: u32 = 86_400;
 const DEFAULT_BACKEND: &str = "anthropic";
 const HERMES: &str = "hermes";
 const COMPUTE_PROVIDER: &str = "e2b";
@@ -272,8 +270,8 @@ impl SettingsDraft {
         }
         for (field, value, cap) in [
             ("max_tokens", self.max_tokens, MAX_TOKENS_CAP),
-            ("max_turns", self.max_turns, MAX_TURNS_CAP),
-            ("timeout_s", self.timeout_s, TIMEOUT_S_CAP),
+            ("max_turns", self.max_turns, validate::MAX_TURNS),
+            ("timeout_s", self.timeout_s, validate::MAX_TIMEOUT_S),
         ] {
             if value.is_some_and(|value| !(1..=cap).contains(&value)) {
                 problem(field, format!("must be between 1 and {cap}"));
@@ -412,7 +410,7 @@ fn lists(agent: &Agent) -> [(&'static str, &[String]); 2] {
     ]
 }
 
-fn refuse_secret(place: &str, text: &str) -> Result<()> {
+pub(crate) fn refuse_secret(place: &str, text: &str) -> Result<()> {
     let Some(finding) = secrets_scan::find(text) else {
         return Ok(());
     };

@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use super::{
     domain::{Run, Step, StepKind, StepState},
-    turn::{FrameId, Placed, TurnFrame, Worker, terminal},
+    turn::{FrameId, Placed, TurnFrame, Worker, redact, terminal},
 };
 use crate::store;
 
@@ -110,7 +110,10 @@ fn frames_of(step: Step, frames: &mut Vec<Placed>) {
         // Of an answer that failed, what was shown of it.
         let is_over = matches!(step.state, StepState::Done | StepState::Failed);
         if let Some(text) = text.filter(|text| !text.is_empty() && is_over) {
-            frames.push((FrameId::text(first, text.len()), TurnFrame::Text(text.to_owned())));
+            // As many as the live stream told, secrets included.
+            let bytes = step.result_bytes.and_then(|bytes| usize::try_from(bytes).ok());
+            let id = FrameId::text(first, bytes.unwrap_or(text.len()));
+            frames.push((id, TurnFrame::Text(text.to_owned())));
         }
         return;
     }
@@ -143,9 +146,9 @@ fn rest((id, frame): Placed, place: FrameId) -> Option<Placed> {
     let seen = place.bytes.filter(|_| id.number == place.number)?;
     match frame {
         // The live stream told a beginning of the same text.
-        TurnFrame::Text(text) if seen < text.len() => {
-            let rest = text[text.floor_char_boundary(seen)..].to_owned();
-            Some((id, TurnFrame::Text(rest)))
+        TurnFrame::Text(text) => {
+            let rest = redact::rest_of(&text, id.bytes.unwrap_or(text.len()), seen);
+            (!rest.is_empty()).then(|| (id, TurnFrame::Text(rest.to_owned())))
         }
         _ => None,
     }

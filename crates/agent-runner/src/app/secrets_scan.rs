@@ -4,45 +4,88 @@
 //! recognisable form; words that only begin like one ("sk-learn", "task-…") must not stop anybody from saving a prompt,
 //! so a short candidate of a weak form has to contain a digit.
 
-use std::sync::LazyLock;
+use std::{ops::Range, sync::LazyLock};
 
-use regex::Regex;
+use regex::{Match, Regex};
 
 /// A candidate of this length counts even without a digit.
 const CERTAIN_CHARS: usize = 32;
+/// No pattern finds less.
+const SHORTEST_BYTES: usize = 15;
 
 struct Pattern {
     kind: &'static str,
+    /// Every match holds one of these, and looking for them is cheap.
+    needles: &'static [&'static str],
     regex: Regex,
     /// The form also occurs in plain words: a short candidate needs a digit.
     is_weak: bool,
 }
 
-/// Kind, pattern, whether the form also occurs in plain words.
-const PATTERNS: &[(&str, &str, bool)] = &[
+impl Pattern {
+    fn hits<'t>(&self, text: &'t str) -> impl Iterator<Item = Match<'t>> {
+        let is_possible = self.needles.iter().any(|needle| text.contains(needle));
+        let candidates = is_possible.then(|| self.regex.find_iter(text)).into_iter().flatten();
+        candidates.filter(|hit| !self.is_weak || is_likely(hit.as_str()))
+    }
+}
+
+/// Kind, needles, pattern, whether the form also occurs in plain words. Boundaries of words are those of ASCII, which take
+/// one pass over any text.
+type Row = (&'static str, &'static [&'static str], &'static str, bool);
+
+const PATTERNS: &[Row] = &[
     (
         "private key",
+        &["-----BEGIN "],
         r"-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?-----",
         false,
     ),
-    ("Copass API key", r"\bolk_[A-Za-z0-9_-]{12,}", true),
-    ("AWS access key", r"\b(?:AKIA|ASIA|ABIA|ACCA)[A-Z0-9]{16}\b", false),
+    ("Copass API key", &["olk_"], r"(?-u:\b)olk_[A-Za-z0-9_-]{12,}", true),
     (
-        "AWS secret key",
-        r"(?i)\baws_?secret_?(?:access_?)?key\b\W{1,5}[A-Za-z0-9/+]{40}",
+        "AWS access key",
+        &["AKIA", "ASIA", "ABIA", "ACCA"],
+        r"(?-u:\b)(?:AKIA|ASIA|ABIA|ACCA)[A-Z0-9]{16}(?-u:\b)",
         false,
     ),
-    ("Google API key", r"\bAIza[A-Za-z0-9_-]{35}", false),
-    ("GitHub token", r"\bgh[pousr]_[A-Za-z0-9]{16,}", false),
-    ("GitHub token", r"\bgithub_pat_[A-Za-z0-9_]{20,}", false),
-    ("GitLab token", r"\bglpat-[A-Za-z0-9_-]{16,}", true),
-    ("Slack token", r"\bxox[a-z]-[A-Za-z0-9-]{10,}", true),
-    ("Linear API key", r"\blin_api_[A-Za-z0-9]{12,}", true),
-    ("Stripe key", r"\b[rs]k_(?:live|test)_[A-Za-z0-9]{16,}", false),
-    ("API key (sk-…)", r"\bsk-[A-Za-z0-9_-]{16,}", true),
+    (
+        "AWS secret key",
+        &["secret", "SECRET", "Secret"],
+        r"(?i)(?-u:\b)aws_?secret_?(?:access_?)?key(?-u:\b)\W{1,5}[A-Za-z0-9/+]{40}",
+        false,
+    ),
+    ("Google API key", &["AIza"], r"(?-u:\b)AIza[A-Za-z0-9_-]{35}", false),
+    (
+        "GitHub token",
+        &["ghp_", "gho_", "ghu_", "ghs_", "ghr_"],
+        r"(?-u:\b)gh[pousr]_[A-Za-z0-9]{16,}",
+        false,
+    ),
+    (
+        "GitHub token",
+        &["github_pat_"],
+        r"(?-u:\b)github_pat_[A-Za-z0-9_]{20,}",
+        false,
+    ),
+    ("GitLab token", &["glpat-"], r"(?-u:\b)glpat-[A-Za-z0-9_-]{16,}", true),
+    ("Slack token", &["xox"], r"(?-u:\b)xox[a-z]-[A-Za-z0-9-]{10,}", true),
+    (
+        "Linear API key",
+        &["lin_api_"],
+        r"(?-u:\b)lin_api_[A-Za-z0-9]{12,}",
+        true,
+    ),
+    (
+        "Stripe key",
+        &["k_live_", "k_test_"],
+        r"(?-u:\b)[rs]k_(?:live|test)_[A-Za-z0-9]{16,}",
+        false,
+    ),
+    ("API key (sk-…)", &["sk-"], r"(?-u:\b)sk-[A-Za-z0-9_-]{16,}", true),
     (
         "JSON web token",
-        r"\beyJ[A-Za-z0-9_-]{5,}\.eyJ[A-Za-z0-9_-]{5,}\.[A-Za-z0-9_-]{5,}",
+        &["eyJ"],
+        r"(?-u:\b)eyJ[A-Za-z0-9_-]{5,}\.eyJ[A-Za-z0-9_-]{5,}\.[A-Za-z0-9_-]{5,}",
         false,
     ),
 ];
@@ -50,9 +93,10 @@ const PATTERNS: &[(&str, &str, bool)] = &[
 static COMPILED: LazyLock<Vec<Pattern>> = LazyLock::new(|| {
     PATTERNS
         .iter()
-        .filter_map(|(kind, pattern, is_weak)| {
+        .filter_map(|(kind, needles, pattern, is_weak)| {
             Regex::new(pattern).ok().map(|regex| Pattern {
                 kind,
+                needles,
                 regex,
                 is_weak: *is_weak,
             })
@@ -77,10 +121,7 @@ pub fn find(text: &str) -> Option<Finding> {
     let first = COMPILED
         .iter()
         .filter_map(|pattern| {
-            let hit = pattern
-                .regex
-                .find_iter(text)
-                .find(|hit| !pattern.is_weak || is_likely(hit.as_str()))?;
+            let hit = pattern.hits(text).next()?;
             Some((hit.start(), pattern.kind))
         })
         .min()?;
@@ -91,6 +132,27 @@ pub fn find(text: &str) -> Option<Finding> {
         line: before.matches('\n').count() + 1,
         column: before[line_start..].chars().count() + 1,
     })
+}
+
+/// Where secrets stand in the text, in order; places that overlap are one.
+#[must_use]
+pub fn all(text: &str) -> Vec<Range<usize>> {
+    if text.len() < SHORTEST_BYTES {
+        return Vec::new();
+    }
+    let mut places: Vec<Range<usize>> = COMPILED
+        .iter()
+        .flat_map(|pattern| pattern.hits(text).map(|hit| hit.range()))
+        .collect();
+    places.sort_by_key(|place| place.start);
+    places.dedup_by(|next, place| {
+        let is_same = next.start <= place.end;
+        if is_same {
+            place.end = place.end.max(next.end);
+        }
+        is_same
+    });
+    places
 }
 
 fn is_likely(candidate: &str) -> bool {
@@ -156,5 +218,9 @@ mod tests {
     fn the_first_one_counts() {
         let text = format!("x\n\nAKIAIOSFODNN7EXAMPLE\nghp_{}", "a1".repeat(18));
         assert_eq!(find(&text).map(|finding| (finding.line, finding.column)), Some((3, 1)));
+        assert_eq!(all(&text), [3..23, 24..64]);
+        let twice = format!("sk-ant-{0} olk_{0}", "a1".repeat(10));
+        assert_eq!(all(&twice).len(), 2);
+        assert!(all("nothing").is_empty());
     }
 }

@@ -15,7 +15,7 @@ pub(crate) struct Owner<'a> {
     pub(crate) sandbox_id: &'a SandboxId,
     pub(crate) user_id: &'a UserId,
     pub(crate) agent_id: &'a AgentId,
-    /// Empty but for stateless runs.
+    /// The end user of a stateless run, or the agent key that the caller has; empty for persons.
     pub(crate) end_user_id: &'a str,
 }
 

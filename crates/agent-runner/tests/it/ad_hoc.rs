@@ -145,6 +145,14 @@ async fn what_can_be_foreseen_is_refused_before_there_is_a_run(database: TestDat
             "{refused}"
         );
     }
+    let mut secret = fixture.ad_hoc("hello");
+    secret.system_prompt = format!("Use ghp_{}.", "a1".repeat(18));
+    let refused = fixture.run_ad_hoc(&owner, secret).await;
+    let refused = assert_code(refused, ErrorCode::SecretDetected);
+    assert!(
+        refused.detail().contains("system_prompt, line 1, column 5"),
+        "{refused}"
+    );
     let mut unserved = fixture.ad_hoc("hello");
     unserved.model = "claude-sonnet-4-6".to_owned();
     let refused = fixture.run_ad_hoc(&owner, unserved).await;

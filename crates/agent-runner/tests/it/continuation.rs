@@ -417,7 +417,7 @@ async fn secrets_that_are_not_kept_are_not_made_up(database: TestDatabase) {
     // The journal has no secrets, so a call whose arguments hold one cannot be made from it.
     let script = json!({"turns": [
         {"events": [
-            {"tool_call": {"name": "make"}}, {"tool_call": {"name": "look", "arguments": {"token": "s3cret-s3cret"}}},
+            {"tool_call": {"name": "make"}}, {"tool_call": {"name": "look", "arguments": {"api_token": "s3cret-s3cret"}}},
             {"tool_call": {"name": "list", "arguments": {"q": 1}}}]},
         {"events": [{"text": "Done."}]}]});
     let source = FakeSource::usual();
@@ -439,7 +439,7 @@ async fn secrets_that_are_not_kept_are_not_made_up(database: TestDatabase) {
             .iter()
             .find(|made| made.name == "look")
             .unwrap()
-            .arguments["token"],
+            .arguments["api_token"],
         "s3cret-s3cret"
     );
     let told = format!("{:?}", provider.last().messages);

@@ -93,7 +93,7 @@ async fn events_that_are_none_leave_nothing_behind(database: TestDatabase) {
         let error = assert_code(refused, ErrorCode::ValidationError);
         assert_eq!(error.problems()[0].loc, ["body", "event_payload"], "{payload:.40}");
     }
-    for message in ["", " \n", "a\0b", &"x".repeat(4001)] {
+    for message in ["", " \n", "a\0b", &"x".repeat(300_000)] {
         let refused = fixture.invoke(&owner, fixture.invocation(message)).await;
         assert_code(refused, ErrorCode::ValidationError);
     }
@@ -104,6 +104,9 @@ async fn events_that_are_none_leave_nothing_behind(database: TestDatabase) {
     ] {
         assert_eq!(fixture.count(table).await, 0, "{table}");
     }
+    // A message may be as long as an event.
+    let long = fixture.invoke(&owner, fixture.invocation(&"x".repeat(200_000))).await;
+    assert_eq!(fixture.ended(&long.unwrap().run_id).await.status, "succeeded");
 }
 
 async fn who_may_run_an_agent(database: TestDatabase) {

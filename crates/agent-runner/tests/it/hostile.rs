@@ -1,5 +1,6 @@
 //! Events, sources, tools and models that mean harm: none of them gets more than its own place.
 
+use copass_agent_runner::tool_sources::ToolAnswer;
 use copass_errors::Error;
 use copass_llm::Message;
 use copass_test_support::{TestDatabase, Wiring, on_both_databases};
@@ -19,6 +20,9 @@ on_both_databases! {
     a_tool_that_panics_costs_its_call
     a_model_that_wants_everything_at_once_gets_nothing
     arguments_beyond_all_bounds_are_refused
+    what_is_nested_without_end_is_not_kept
+    an_error_text_is_cut_for_everybody
+    a_placeholder_is_no_argument
     a_result_that_is_full_of_secrets_keeps_nobody_busy
     what_looks_like_a_frame_or_a_place_is_text
 }
@@ -181,7 +185,7 @@ async fn a_model_that_wants_everything_at_once_gets_nothing(database: TestDataba
 
 async fn arguments_beyond_all_bounds_are_refused(database: TestDatabase) {
     let mut deep = json!({});
-    for _ in 0..120 {
+    for _ in 0..60 {
         deep = json!({ "a": deep });
     }
     let source = FakeSource::usual();
@@ -204,9 +208,84 @@ async fn arguments_beyond_all_bounds_are_refused(database: TestDatabase) {
     );
 }
 
+/// What is stored more deeply than parsers read would make the run, and its conversation, unreadable for ever.
+async fn what_is_nested_without_end_is_not_kept(database: TestDatabase) {
+    let mut deep = json!({});
+    for _ in 0..120 {
+        deep = json!({ "a": deep });
+    }
+    let source = FakeSource::usual();
+    source.answers("look", deep.clone());
+    let script = calling(&[json!({"name": "make", "arguments": deep}), json!({"name": "look"})]);
+    let (fixture, _) = with_source(database, &source, script).await;
+    let turn = fixture.fired(&json!({})).await;
+    assert_eq!(turn.text(), "Done.");
+    assert_eq!(source.names(), ["look"], "the call with such arguments is not made");
+    let errors: Vec<_> = turn
+        .results()
+        .iter()
+        .filter_map(|result| result.error.clone())
+        .collect();
+    assert!(errors[0].contains("at most 64 levels"), "{errors:?}");
+    assert!(errors[1].contains("the call was made, but its result"), "{errors:?}");
+    let run = fixture.run_row(&turn.run_id()).await;
+    assert_eq!(
+        (run.status.as_str(), run.steps.len()),
+        ("succeeded", 4),
+        "it can be read"
+    );
+    assert_eq!(fixture.stored(&turn.run_id(), None).await.text(), "Done.");
+}
+
+async fn an_error_text_is_cut_for_everybody(database: TestDatabase) {
+    let source = FakeSource::usual();
+    source.on("look", |_| {
+        let failed = ToolAnswer {
+            result: serde_json::Map::new(),
+            error: Some("no ä ".repeat(1_000_000)),
+        };
+        std::future::ready(Ok(failed))
+    });
+    let script = calling(&vec![json!({"name": "look"}); 3]);
+    let (fixture, provider) = with_source(database, &source, script).await;
+    let turn = fixture.fired(&json!({})).await;
+    for result in turn.results() {
+        let error = result.error.as_deref().unwrap();
+        assert!(error.len() <= 4 * 1024 + 3 && error.ends_with('…'), "{}", error.len());
+    }
+    let told: usize = provider
+        .last()
+        .messages
+        .iter()
+        .map(|message| format!("{message:?}").len())
+        .sum();
+    assert!(told < 64 * 1024, "{told} bytes");
+    assert_eq!(fixture.run_row(&turn.run_id()).await.steps.len(), 5, "it can be read");
+}
+
+/// Models copy what stands in their history; nobody may act on what only marks a gap.
+async fn a_placeholder_is_no_argument(database: TestDatabase) {
+    let source = FakeSource::usual();
+    let script = calling(&[
+        json!({"name": "make", "arguments": {"to": ["the key is <redacted>"]}}),
+        json!({"name": "make"}),
+    ]);
+    let (fixture, _) = with_source(database, &source, script).await;
+    let turn = fixture.fired(&json!({})).await;
+    let results = turn.results();
+    assert!(
+        results[0]
+            .error
+            .as_deref()
+            .unwrap()
+            .contains("not kept in this conversation")
+    );
+    assert_eq!((results[1].error.as_deref(), source.names().len()), (None, 1));
+}
+
 async fn a_result_that_is_full_of_secrets_keeps_nobody_busy(database: TestDatabase) {
     let items: Vec<Value> = (0..20_000)
-        .map(|number| json!({"key": format!("secret-number-{number}"), "n": number}))
+        .map(|number| json!({"api_key": format!("secret-number-{number}"), "n": number}))
         .collect();
     let source = FakeSource::usual();
     source.answers("look", json!({ "items": items }));

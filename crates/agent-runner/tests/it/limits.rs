@@ -22,6 +22,7 @@ on_both_databases! {
     reading_calls_run_together_as_far_as_they_may
     an_agents_turns_are_counted
     an_agents_tokens_are_counted_over_its_answers
+    an_answer_that_was_cut_says_so
     an_invoked_run_that_takes_too_long_is_stopped
     what_was_said_before_a_failure_is_kept
 }
@@ -193,6 +194,24 @@ async fn an_agents_tokens_are_counted_over_its_answers(database: TestDatabase) {
         "{}",
         run.warnings_json
     );
+}
+
+async fn an_answer_that_was_cut_says_so(database: TestDatabase) {
+    let script = json!({"turns": [{"events": [{"text": "Once upon a"}], "stop_reason": "max_tokens"}]});
+    let builder = Builder::new(database, Wiring::Local).script(script);
+    let fixture = with_agent(builder, |settings| settings.max_tokens = Some(5)).await;
+    // The Concierge has no limit of its own.
+    for (turn, most) in [
+        (fixture.fired(&json!({})).await, "5 tokens, the most this run may write"),
+        (fixture.say("hello").await, "the most that the model writes"),
+    ] {
+        assert_eq!(turn.finish().stop_reason, "max_tokens");
+        let warnings = fixture.run_row(&turn.run_id()).await.warnings_json;
+        assert!(
+            warnings.contains("the model's answer was cut off") && warnings.contains(most),
+            "{warnings}"
+        );
+    }
 }
 
 async fn an_invoked_run_that_takes_too_long_is_stopped(database: TestDatabase) {

@@ -33,7 +33,7 @@ async fn a_long_result_is_given_by_reference_and_kept_whole(database: TestDataba
     let source = FakeSource::usual();
     source.answers(
         "look",
-        json!({"rows": "ä\"\\".repeat(100_000), "token": SECRET, "last": "the end"}),
+        json!({"rows": "ä\"\\".repeat(100_000), "access_token": SECRET, "last": "the end"}),
     );
     let fixture = Builder::new(database, wiring)
         .provider(provider.clone())
@@ -65,7 +65,7 @@ async fn a_long_result_is_given_by_reference_and_kept_whole(database: TestDataba
     let kept: Value = serde_json::from_str(&whole.result_json).unwrap();
     assert_eq!(kept["rows"].as_str().unwrap().chars().count(), 300_000);
     assert_eq!(
-        (&kept["last"], &kept["token"]),
+        (&kept["last"], &kept["access_token"]),
         (&json!("the end"), &json!("<redacted>"))
     );
     assert_eq!(fixture.step_result(&key, &run_id, &step.step_id).await.unwrap(), whole);

@@ -1,12 +1,14 @@
 //! Conversations: continued, foreign, busy.
 
+use std::collections::HashSet;
+
 use copass_errors::ErrorCode;
 use copass_llm::Message;
 use copass_test_support::{TestDatabase, TestSandbox, Wiring, on_both_databases};
-use copass_types::Role;
+use copass_types::{AgentKeyKind, Role};
 use serde_json::json;
 
-use crate::support::{Builder, assert_code, is_text, providers::Recording, scripted};
+use crate::support::{Builder, agent_runs::with_agent_key, assert_code, is_text, providers::Recording, scripted};
 
 mod wiring_tests {
     use super::*;
@@ -16,6 +18,7 @@ mod wiring_tests {
 }
 on_both_databases! {
     unknown_and_foreign_ids_are_not_found
+    agent_keys_have_conversations_of_their_own
     a_busy_conversation_is_refused
     one_of_many_simultaneous_turns_gets_the_conversation
     many_first_turns_share_one_system_agent
@@ -86,6 +89,44 @@ async fn unknown_and_foreign_ids_are_not_found(database: TestDatabase) {
         2,
         "nothing was begun"
     );
+}
+
+/// Keys without a holder have one person in common, the owner, and are in as many hands as there are keys.
+async fn agent_keys_have_conversations_of_their_own(database: TestDatabase) {
+    let fixture = Builder::new(database, Wiring::Local).build().await;
+    let agent = fixture.make_agent().await;
+    let owner = fixture.sandbox.owner();
+    let mut callers = vec![
+        owner.clone(),
+        with_agent_key(owner.clone(), &agent, AgentKeyKind::Delegate),
+    ];
+    for _ in 0..2 {
+        let mut nobodys = with_agent_key(owner.clone(), &agent, AgentKeyKind::Invoke);
+        nobodys.principal.user_id = None;
+        nobodys.principal.agent_key.as_mut().unwrap().has_holder = false;
+        callers.push(nobodys);
+    }
+    let mut sessions = Vec::new();
+    for caller in &callers {
+        let run = fixture.invoke(caller, fixture.invocation("mine")).await.unwrap();
+        fixture.ended(&run.run_id).await;
+        sessions.push(fixture.stored(&run.run_id, None).await.session_id());
+    }
+    for (caller, own) in callers.iter().zip(&sessions) {
+        for session_id in &sessions {
+            let mut request = fixture.invocation("what was said?");
+            request.session_id = Some(session_id.clone());
+            let outcome = fixture.invoke(caller, request).await;
+            if session_id == own {
+                fixture.ended(&outcome.unwrap().run_id).await;
+            } else {
+                assert_code(outcome, ErrorCode::NotFound);
+            }
+        }
+    }
+    // Nobody comes from one id to the next.
+    let random: HashSet<&str> = sessions.iter().map(|id| &id[id.len() - 16..id.len() - 4]).collect();
+    assert_eq!(random.len(), sessions.len(), "{sessions:?}");
 }
 
 async fn a_busy_conversation_is_refused(database: TestDatabase) {

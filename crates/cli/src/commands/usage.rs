@@ -74,7 +74,11 @@ fn sums(sum: &UsageSum) -> [String; 5] {
         sum.model_calls.to_string(),
         sum.tokens_in.to_string(),
         sum.tokens_out.to_string(),
-        money::dollars_of_runs(sum.cost_microcents, sum.runs, sum.runs_without_price),
+        money::dollars_of_runs(
+            sum.cost_microcents.unwrap_or_default(),
+            sum.runs,
+            sum.runs_without_price,
+        ),
     ]
 }
 

@@ -29,7 +29,7 @@ pub(crate) fn account(sums: proto::AggregateUsageResponse, start_date: NaiveDate
             row.prompt_tokens += sum.tokens_in;
             row.completion_tokens += sum.tokens_out;
             row.total_tokens += sum.tokens_in + sum.tokens_out;
-            row.cost_usd += usd(sum.cost_microcents);
+            row.cost_usd = added(row.cost_usd, sum.cost_microcents);
             row.calls += sum.model_calls;
         }
         let call_type = keys
@@ -41,7 +41,7 @@ pub(crate) fn account(sums: proto::AggregateUsageResponse, start_date: NaiveDate
         row.prompt_tokens += sum.tokens_in;
         row.completion_tokens += sum.tokens_out;
         row.total_tokens += sum.tokens_in + sum.tokens_out;
-        row.cost_usd += usd(sum.cost_microcents);
+        row.cost_usd = added(row.cost_usd, sum.cost_microcents);
         row.calls += sum.model_calls;
     }
     let mut by_model: Vec<_> = models.into_values().collect();
@@ -108,12 +108,18 @@ pub(crate) fn sandbox(
     }
 }
 
+/// Sums of binary fractions are a little off; what is meant are whole microcents.
+fn added(cost_usd: f64, microcents: u64) -> f64 {
+    ((cost_usd + usd(microcents)) * 1e6).round() / 1e6
+}
+
 fn sum(sum: proto::UsageSum) -> api::UsageSum {
     api::UsageSum {
         runs: sum.runs,
         tokens_in: sum.tokens_in,
         tokens_out: sum.tokens_out,
-        cost_microcents: sum.cost_microcents,
+        // Not known is not nothing.
+        cost_microcents: (sum.runs == 0 || sum.runs_without_price < sum.runs).then_some(sum.cost_microcents),
         runs_without_price: sum.runs_without_price,
         model_calls: sum.model_calls,
     }

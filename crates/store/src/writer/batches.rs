@@ -41,7 +41,8 @@ impl Batches {
         let (sender, jobs) = mpsc::channel(MAX_WAITING);
         thread::Builder::new()
             .name("sqlite-batches".to_owned())
-            .spawn(move || runtime.block_on(serve(&pool, &line, jobs)))?;
+            // All of it is dropped inside of the runtime, which a connection wants that goes back.
+            .spawn(move || runtime.block_on(serve(pool, line, jobs)))?;
         Ok(Self(sender))
     }
 
@@ -56,9 +57,9 @@ impl Batches {
     }
 }
 
-async fn serve(pool: &SqlitePool, line: &Arc<Line>, mut jobs: mpsc::Receiver<Job>) {
+async fn serve(pool: SqlitePool, line: Arc<Line>, mut jobs: mpsc::Receiver<Job>) {
     while let Some(first) = jobs.recv().await {
-        let turn = match enter(pool, line).await {
+        let turn = match enter(&pool, &line).await {
             Ok(turn) => turn,
             Err(error) => {
                 first.answer(Err(error));
@@ -68,7 +69,7 @@ async fn serve(pool: &SqlitePool, line: &Arc<Line>, mut jobs: mpsc::Receiver<Job
         if turn.is_first && !first.is_fenced && jobs.is_empty() && line.is_empty() {
             alone(turn, first).await;
         } else {
-            together(turn, line, first, &mut jobs).await;
+            together(turn, &line, first, &mut jobs).await;
         }
     }
 }

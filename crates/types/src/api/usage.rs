@@ -160,8 +160,8 @@ pub struct UsageSum {
     pub tokens_in: u64,
     /// Tokens written.
     pub tokens_out: u64,
-    /// 1e-6 USD.
-    pub cost_microcents: u64,
+    /// 1e-6 USD, of the runs whose cost is known; null where that is none of them.
+    pub cost_microcents: Option<u64>,
     /// Runs whose cost is not known; `cost_microcents` leaves them out.
     #[serde(default)]
     pub runs_without_price: u64,

@@ -9,6 +9,7 @@ use std::{
 };
 
 use copass_llm::ToolSpec;
+use jsonschema::PatternOptions;
 use serde_json::{Map, Value};
 
 use super::{Built, Skipped, ToolCaller, ToolDraft, effort};
@@ -23,6 +24,10 @@ const MAX_SOURCE_BYTES: usize = 4 * 1024 * 1024;
 /// Schemas that one check of arguments may apply; parts that refer to parts twice, on many levels, mean more than time
 /// can hold.
 const MAX_CHECKS: u32 = 100_000;
+/// One compiled pattern.
+const MAX_PATTERN_BYTES: usize = 1024 * 1024;
+/// Steps back that one pattern may take in one text.
+const MAX_BACKTRACKS: usize = 1_000;
 
 /// A tool that may be offered.
 pub(crate) struct ResolvedTool {
@@ -61,17 +66,15 @@ impl ResolvedTool {
 
     /// What is wrong with the arguments, by the tool's schema; `None` when nothing is.
     pub(crate) fn problem(&self, arguments: &Map<String, Value>) -> Option<String> {
-        let validator = self
-            .validator
-            .get_or_init(|| jsonschema::validator_for(&self.spec.input_schema).ok());
-        let Some(validator) = validator else {
-            return Some("the tool's own schema is broken, so no arguments can be checked; tell its owner".to_owned());
-        };
         let instance = Value::Object(arguments.clone());
         let mut checks = MAX_CHECKS;
         if !effort::fits(&self.spec.input_schema, &instance, &mut checks) {
             return Some("the tool's own schema takes too long to check; tell its owner".to_owned());
         }
+        let validator = self.validator.get_or_init(|| compile(&self.spec.input_schema));
+        let Some(validator) = validator else {
+            return Some("the tool's own schema is broken, so no arguments can be checked; tell its owner".to_owned());
+        };
         let problems: Vec<String> = validator
             .iter_errors(&instance)
             .take(5)
@@ -91,6 +94,18 @@ impl ResolvedTool {
             text[..text.floor_char_boundary(2_000)].to_owned()
         })
     }
+}
+
+/// Patterns take time in proportion to the text; those that look around, which only the other engine knows, may take few
+/// steps.
+fn compile(schema: &Value) -> Option<jsonschema::Validator> {
+    let linear = PatternOptions::regex().size_limit(MAX_PATTERN_BYTES);
+    let looking_around = PatternOptions::fancy_regex()
+        .size_limit(MAX_PATTERN_BYTES)
+        .backtrack_limit(MAX_BACKTRACKS);
+    let linear = jsonschema::options().with_pattern_options(linear).build(schema);
+    let either = linear.or_else(|_| jsonschema::options().with_pattern_options(looking_around).build(schema));
+    either.ok()
 }
 
 /// The source's tools, cleaned and within the bounds.

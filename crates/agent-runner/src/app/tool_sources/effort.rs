@@ -8,8 +8,10 @@ use std::collections::HashMap;
 
 use serde_json::Value;
 
-/// References that lead on at one place of the arguments; more go in a circle, which validators notice.
+/// References that lead on at one place of the arguments; more go in a circle.
 const MAX_REFERENCES: u32 = 64;
+/// Schemas that are applied inside of each other: validators go as deep on their stack.
+const MAX_DEPTH: u32 = 200;
 
 /// Whether checking the arguments takes no more than `budget` applications of schemas; what it takes is deducted.
 pub(super) fn fits(schema: &Value, arguments: &Value, budget: &mut u32) -> bool {
@@ -18,9 +20,10 @@ pub(super) fn fits(schema: &Value, arguments: &Value, budget: &mut u32) -> bool 
     let mut walk = Walk {
         root: schema,
         anchors,
+        path: Vec::new(),
         budget,
     };
-    walk.apply(schema, arguments, 0)
+    walk.apply(schema, arguments, 0, 0)
 }
 
 fn collect_anchors<'a>(schema: &'a Value, anchors: &mut HashMap<&'a str, &'a Value>) {
@@ -41,6 +44,8 @@ fn collect_anchors<'a>(schema: &'a Value, anchors: &mut HashMap<&'a str, &'a Val
 struct Walk<'a, 'b> {
     root: &'a Value,
     anchors: HashMap<&'a str, &'a Value>,
+    /// What references led to, one inside of the other.
+    path: Vec<&'a Value>,
     budget: &'b mut u32,
 }
 
@@ -52,40 +57,52 @@ impl<'a> Walk<'a, '_> {
         root.pointer(fragment).or_else(|| self.anchors.get(fragment).copied())
     }
 
-    fn apply(&mut self, schema: &Value, instance: &Value, references: u32) -> bool {
+    fn apply(&mut self, schema: &Value, instance: &Value, references: u32, depth: u32) -> bool {
         let Some(left) = self.budget.checked_sub(1) else {
             return false;
         };
         *self.budget = left;
+        if depth >= MAX_DEPTH {
+            return false;
+        }
         let Some(fields) = schema.as_object() else { return true };
+        let place = Place {
+            instance,
+            references,
+            depth: depth + 1,
+        };
         fields
             .iter()
-            .all(|(keyword, value)| self.keyword(keyword, value, instance, references))
+            .all(|(keyword, value)| self.keyword(keyword, value, &place))
     }
 
-    fn keyword(&mut self, keyword: &str, value: &Value, instance: &Value, references: u32) -> bool {
+    fn keyword(&mut self, keyword: &str, value: &Value, place: &Place<'_>) -> bool {
+        let Place {
+            instance,
+            references,
+            depth,
+        } = *place;
         match (keyword, value) {
-            ("$ref" | "$dynamicRef" | "$recursiveRef", Value::String(target)) => {
-                match self.target(target) {
-                    Some(_) if references >= MAX_REFERENCES => true,
-                    Some(target) => self.apply(target, instance, references + 1),
-                    // Nobody knows what that takes.
-                    None => false,
-                }
-            }
+            ("$ref" | "$dynamicRef" | "$recursiveRef", Value::String(target)) => match self.target(target) {
+                Some(target) if references < MAX_REFERENCES => self.follow(target, place),
+                // Validators notice a circle.
+                Some(target) => self.is_circle(target, references),
+                // Nobody knows what that takes.
+                None => false,
+            },
             ("allOf" | "anyOf" | "oneOf", Value::Array(parts)) => {
-                parts.iter().all(|part| self.apply(part, instance, references))
+                parts.iter().all(|part| self.apply(part, instance, references, depth))
             }
-            ("not" | "if" | "then" | "else", part) => self.apply(part, instance, references),
+            ("not" | "if" | "then" | "else", part) => self.apply(part, instance, references, depth),
             ("dependentSchemas" | "dependencies", Value::Object(parts)) => {
-                parts.values().all(|part| self.apply(part, instance, references))
+                parts.values().all(|part| self.apply(part, instance, references, depth))
             }
             ("properties", Value::Object(parts)) => parts.iter().all(|(name, part)| {
                 let field = instance.get(name);
-                field.is_none_or(|field| self.apply(part, field, 0))
+                field.is_none_or(|field| self.apply(part, field, 0, depth))
             }),
-            ("patternProperties", Value::Object(parts)) => parts.values().all(|part| self.inside(part, instance)),
-            ("prefixItems" | "items", Value::Array(parts)) => parts.iter().all(|part| self.inside(part, instance)),
+            ("patternProperties", Value::Object(parts)) => parts.values().all(|part| self.inside(part, place)),
+            ("prefixItems" | "items", Value::Array(parts)) => parts.iter().all(|part| self.inside(part, place)),
             (
                 "additionalProperties"
                 | "unevaluatedProperties"
@@ -95,18 +112,40 @@ impl<'a> Walk<'a, '_> {
                 | "unevaluatedItems"
                 | "contains",
                 part,
-            ) => self.inside(part, instance),
+            ) => self.inside(part, place),
             _ => true,
         }
     }
 
-    fn inside(&mut self, schema: &Value, instance: &Value) -> bool {
-        match instance {
-            Value::Object(fields) => fields.values().all(|field| self.apply(schema, field, 0)),
-            Value::Array(items) => items.iter().all(|item| self.apply(schema, item, 0)),
+    fn follow(&mut self, target: &'a Value, place: &Place<'_>) -> bool {
+        self.path.push(target);
+        let fits = self.apply(target, place.instance, place.references + 1, place.depth);
+        self.path.pop();
+        fits
+    }
+
+    /// Whether references have led here before, at the same place of the arguments.
+    fn is_circle(&self, target: &Value, references: u32) -> bool {
+        let path = self.path.iter().rev().take(references as usize);
+        path.into_iter().any(|before| std::ptr::eq(*before, target))
+    }
+
+    fn inside(&mut self, schema: &Value, place: &Place<'_>) -> bool {
+        match place.instance {
+            Value::Object(fields) => fields.values().all(|field| self.apply(schema, field, 0, place.depth)),
+            Value::Array(items) => items.iter().all(|item| self.apply(schema, item, 0, place.depth)),
             _ => true,
         }
     }
+}
+
+/// Where the walk is.
+struct Place<'a> {
+    instance: &'a Value,
+    /// That led to this schema without a step into the arguments.
+    references: u32,
+    /// Of the schemas inside of this one.
+    depth: u32,
 }
 
 #[cfg(test)]
@@ -144,5 +183,27 @@ mod tests {
         let named = json!({"$anchor": "me", "allOf": [{"$ref": "#me"}, {"$ref": "#me"}]});
         assert_eq!(checks(&named, &json!({})), None);
         assert_eq!(checks(&json!({"$ref": "#nobody"}), &json!({})), None);
+    }
+
+    #[test]
+    fn schemas_inside_of_each_other_are_bounded() {
+        let mut nested = json!({"properties": {"a": {"$ref": "#"}}});
+        for _ in 0..30 {
+            nested = json!({ "allOf": [nested] });
+        }
+        let mut deep = json!({});
+        for _ in 0..30 {
+            deep = json!({ "a": deep });
+        }
+        assert_eq!(checks(&nested, &deep), None, "900 on the stack of a validator");
+        assert!(checks(&nested, &json!({"a": {"a": {}}})).is_some());
+        assert!(checks(&json!({"$ref": "#"}), &json!({})).is_some(), "a circle");
+        let chain: serde_json::Map<_, _> = (0..100)
+            .map(|link| (link.to_string(), json!({"$ref": format!("#/$defs/{}", link + 1)})))
+            .chain([("100".to_owned(), json!(true))])
+            .collect();
+        assert_eq!(checks(&json!({"$defs": chain, "$ref": "#/$defs/0"}), &json!({})), None);
+        let tree = json!({"properties": {"a": {"$ref": "#"}}});
+        assert!(checks(&tree, &deep).is_some());
     }
 }

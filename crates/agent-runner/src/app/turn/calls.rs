@@ -37,6 +37,10 @@ const MAX_WHOLE_BYTES: usize = 8 * 1024 * 1024;
 const MAX_FRAME_BYTES: usize = 1024 * 1024;
 const MAX_ARGUMENT_BYTES: usize = 256 * 1024;
 const MAX_NAME_CHARS: usize = 128;
+/// What a tool may say about its failure; everybody gets it whole.
+const MAX_ERROR_BYTES: usize = 4 * 1024;
+/// What stands in place of arguments that are not kept; no tool takes it.
+const TOO_DEEP: &str = "(nested too deeply)";
 
 /// A call with the decision about it.
 pub(super) struct Prepared {
@@ -94,30 +98,44 @@ impl Turn<'_> {
             call_id = format!("call_{number}");
         }
         self.call_ids.insert(call_id.clone());
+        let arguments = if clean::is_too_deep(&call.arguments) {
+            TOO_DEEP.into()
+        } else {
+            clean::value(call.arguments)
+        };
+        let continuation = call
+            .continuation
+            .filter(|continuation| !clean::is_too_deep(continuation));
         ToolCall {
             call_id,
             name,
-            arguments: clean::value(call.arguments),
-            continuation: call.continuation.map(clean::value),
+            arguments,
+            continuation: continuation.map(clean::value),
         }
     }
 
     pub(super) fn prepare(&self, call: ToolCall) -> Prepared {
-        let decision = self.decide(&call);
-        Prepared { call, decision }
+        let detail = "an argument holds <redacted>, which stands for a secret that is not kept in this conversation; nothing \
+                      was done: read the secret again, or ask for it";
+        self.prepare_unless_redacted(call, detail)
     }
 
     /// As [`Self::prepare`], for a call of an answer that a lost worker got: its arguments are as they were kept.
     pub(super) fn prepare_again(&self, call: ToolCall) -> Prepared {
-        if !redact::is_redacted(&call.arguments) {
-            return self.prepare(call);
-        }
         let detail = "the process that worked on this run ended before it made this call, and a secret in the arguments \
                       is not kept; nothing was done, so make the call again if it is still wanted";
-        let decision = Decision::Refuse {
-            outcome: "not_kept",
-            code: "conflict",
-            detail: detail.to_owned(),
+        self.prepare_unless_redacted(call, detail)
+    }
+
+    fn prepare_unless_redacted(&self, call: ToolCall, detail: &str) -> Prepared {
+        let decision = if redact::is_redacted(&call.arguments) {
+            Decision::Refuse {
+                outcome: "not_kept",
+                code: "conflict",
+                detail: detail.to_owned(),
+            }
+        } else {
+            self.decide(&call)
         };
         Prepared { call, decision }
     }
@@ -139,7 +157,12 @@ impl Turn<'_> {
         let arguments = match &call.arguments {
             Value::Object(arguments) => arguments.clone(),
             Value::Null => Map::new(),
-            _ => return invalid("the arguments must be a JSON object".to_owned()),
+            _ => {
+                let levels = clean::MAX_DEPTH;
+                return invalid(format!(
+                    "the arguments must be a JSON object of at most {levels} levels"
+                ));
+            }
         };
         if call.arguments.to_string().len() > MAX_ARGUMENT_BYTES {
             return invalid(format!(
@@ -327,8 +350,16 @@ impl Turn<'_> {
             }
         };
         metrics::counter!("copass_tool_calls_total", "outcome" => word).increment(1);
+        let (result, state, error) = if result.values().any(clean::is_too_deep) {
+            let levels = clean::MAX_DEPTH;
+            let detail =
+                format!("the call was made, but its result is nested more than {levels} levels deep and is not kept");
+            (error_object("invalid_output", &detail), StepState::Failed, Some(detail))
+        } else {
+            (result, state, error)
+        };
         let result = clean::value(Value::Object(result));
-        let error = error.map(clean::text);
+        let error = error.map(|error| clean::text(bounded(error)));
         self.redactor.learn(&result);
         let text = result.to_string();
         let reference = self.journal.id(step).map(ToString::to_string).unwrap_or_default();
@@ -436,6 +467,15 @@ fn word(code: ErrorCode) -> &'static str {
         ErrorCode::Unavailable => "unavailable",
         _ => "failed",
     }
+}
+
+/// The text, cut where it is too long for an error.
+fn bounded(mut error: String) -> String {
+    if error.len() > MAX_ERROR_BYTES {
+        error.truncate(error.floor_char_boundary(MAX_ERROR_BYTES));
+        error.push('…');
+    }
+    error
 }
 
 /// The beginning of a result that is too long, marked as such; the whole is kept under the step's id.

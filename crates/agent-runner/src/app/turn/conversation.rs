@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 use copass_errors::{Error, ErrorCode, Result};
 use copass_llm::Message;
 use copass_store::{Batch, Tx};
-use copass_types::{AgentId, SessionId};
+use copass_types::{AgentId, ApiKeyId, SessionId};
 
 use super::{
     Worker,
@@ -57,8 +57,16 @@ pub(super) fn owner<'a>(wanted: &'a Wanted, agent_id: &'a AgentId) -> Owner<'a> 
         sandbox_id: &wanted.sandbox_id,
         user_id: &wanted.user_id,
         agent_id,
-        end_user_id: wanted.end_user_id.as_deref().unwrap_or_default(),
+        end_user_id: wanted.end_user_id.as_deref().or(agent_key(wanted)).unwrap_or_default(),
     }
+}
+
+/// Every agent key has conversations of its own: those who hold keys of one agent are not one person, and none of them is
+/// the one the run's row names.
+fn agent_key(wanted: &Wanted) -> Option<&str> {
+    let principal = &wanted.request.principal;
+    principal.agent_key.as_ref()?;
+    principal.api_key_id.as_ref().map(ApiKeyId::as_str)
 }
 
 /// Adds the run's own message, after `before`.
@@ -163,7 +171,7 @@ fn size(message: &Message) -> usize {
                     .map(|call| call.arguments.to_string().len())
                     .sum::<usize>()
         }
-        Message::Tool { result, .. } => result.to_string().len(),
+        Message::Tool { result, error, .. } => result.to_string().len() + error.as_deref().map_or(0, str::len),
     }
 }
 

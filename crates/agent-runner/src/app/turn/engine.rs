@@ -228,6 +228,9 @@ impl<'a> Turn<'a> {
                         text: answer.text,
                         tool_calls: answer.calls.clone(),
                     });
+                    if answer.stop_reason == StopReason::MaxTokens {
+                        self.warn_of_cut();
+                    }
                     if answer.calls.is_empty() {
                         return Ok(End::Finished {
                             stop_reason: final_reason(&answer.stop_reason),
@@ -287,6 +290,16 @@ impl<'a> Turn<'a> {
             return stop("max_tokens");
         }
         None
+    }
+
+    fn warn_of_cut(&mut self) {
+        let most = match self.mind.max_tokens {
+            Some(cap) => format!("{cap} tokens, the most this run may write"),
+            None => "the most that the model writes in one answer".to_owned(),
+        };
+        self.run
+            .warnings
+            .push(format!("the model's answer was cut off: it reached {most}"));
     }
 
     /// What the run may still write.
@@ -493,12 +506,13 @@ impl<'a> Turn<'a> {
     }
 
     fn end_model_step(&mut self, answer: &Answer, attempts: u32) {
-        let output = self.redactor.value(&json!({
-            "text": answer.text,
-            "tool_calls": answer.calls,
+        let calls: Vec<ToolCall> = answer.calls.iter().map(|call| self.redactor.call(call)).collect();
+        let output = json!({
+            "text": self.redactor.text(&answer.text),
+            "tool_calls": calls,
             "stop_reason": answer.stop_reason.as_str(),
             "attempts": attempts,
-        }));
+        });
         let bytes = answer.text.len();
         let usage = answer.usage;
         let cost = self.count_answer(&usage).map(|cost| signed(cost.total));

@@ -16,7 +16,7 @@ use super::{
     accept::{self, Accepted, Session, Wanted, WantedAgent},
     background::Requested,
     event,
-    input::{fingerprint, key_hash, message_text, payload, unique_key},
+    input::{agent_message, fingerprint, key_hash, message_text, payload, unique_key},
     mind::{self, Mind},
     tools::{ManagementCaller, ManagementTool, management},
 };
@@ -288,7 +288,7 @@ impl Turns {
 
     /// Accepts a run that goes on without its caller (`rest.md` 12.10). It is durable when this returns.
     pub(crate) async fn invoke(&self, context: CallContext, invoke: Invoke) -> Result<Run> {
-        message_text(&invoke.message)?;
+        agent_message(&invoke.message)?;
         let (agent, access) = self.runnable(&context, &invoke.sandbox_id, &invoke.agent_slug).await?;
         let fingerprint = fingerprint(&json!(["invoke", agent.slug, invoke.message, invoke.session_id]));
         let wanted = Wanted {

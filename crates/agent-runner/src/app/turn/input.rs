@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
 
 use super::{AdHoc, event};
+use crate::app::agent_rules::refuse_secret;
 
 const END_USER_MAX_CHARS: usize = 128;
 const AD_HOC_MAX_MESSAGES: usize = 100;
@@ -60,11 +61,11 @@ impl AdHoc {
                 ))
             },
         );
-        if problems.is_empty() {
-            Ok(())
-        } else {
-            Err(Error::invalid(problems))
+        if !problems.is_empty() {
+            return Err(Error::invalid(problems));
         }
+        // It is stored with the run.
+        refuse_secret("system_prompt", &self.system_prompt)
     }
 }
 
@@ -87,9 +88,24 @@ pub(super) fn payload(json: Option<&str>) -> Result<Value> {
     Ok(value)
 }
 
-/// Checks a message that somebody says.
+/// Checks a message to the Concierge.
 pub(super) fn message_text(text: &str) -> Result<()> {
     validate::length(text, validate::MESSAGE_MAX_CHARS)
+        .and_then(|()| not_empty(text.trim()))
+        .map_err(|message| Error::invalid_field("message", message))
+}
+
+/// Checks a message to an agent, which may be as long as an event.
+pub(super) fn agent_message(text: &str) -> Result<()> {
+    let is_bounded = if text.len() > event::MAX_EVENT_BYTES || text.contains('\0') {
+        Err(format!(
+            "must be at most {} bytes of text without NUL",
+            event::MAX_EVENT_BYTES
+        ))
+    } else {
+        Ok(())
+    };
+    is_bounded
         .and_then(|()| not_empty(text.trim()))
         .map_err(|message| Error::invalid_field("message", message))
 }

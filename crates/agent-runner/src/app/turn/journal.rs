@@ -20,6 +20,8 @@ use crate::{
     store::{self, leases::Lease},
 };
 
+/// Whole results that one commit writes.
+const MAX_UNWRITTEN_BYTES: usize = 16 * 1024 * 1024;
 /// Larger arguments are kept as a note of their size.
 const MAX_STORED_BYTES: usize = 64 * 1024;
 
@@ -144,8 +146,12 @@ impl Journal {
         self.entries.get(handle.0).map(|entry| &entry.step.id)
     }
 
-    /// Keeps a result whole that the model gets the beginning of.
+    /// Keeps a result whole that the model gets the beginning of, unless too much waits to be written already.
     pub(crate) fn keep_whole(&mut self, handle: StepHandle, result: String) {
+        let waiting = self.entries.iter().filter_map(|entry| entry.whole_result.as_ref());
+        if waiting.map(String::len).sum::<usize>() + result.len() > MAX_UNWRITTEN_BYTES {
+            return;
+        }
         if let Some(entry) = self.entries.get_mut(handle.0) {
             entry.whole_result = Some(result);
             entry.is_dirty = true;

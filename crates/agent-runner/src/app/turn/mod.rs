@@ -20,7 +20,7 @@ mod frames;
 mod input;
 mod journal;
 mod mind;
-mod redact;
+pub(crate) mod redact;
 mod replay;
 mod system_agents;
 pub(crate) mod take_over;
