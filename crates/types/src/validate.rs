@@ -23,6 +23,10 @@ pub const MESSAGE_MAX_CHARS: usize = 4000;
 pub const DESCRIPTION_MAX_CHARS: usize = 4000;
 /// Largest metadata object, in bytes of its JSON text.
 pub const METADATA_MAX_BYTES: usize = 65_536;
+/// Most model answers of one run that an agent may ask for.
+pub const MAX_TURNS: u32 = 200;
+/// Longest run that an agent may ask for, in seconds.
+pub const MAX_TIMEOUT_S: u32 = 3600;
 
 static HANDLE: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new("^[a-z0-9](?:[a-z0-9]|[._-][a-z0-9])*$").ok());
 
