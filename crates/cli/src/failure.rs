@@ -106,6 +106,12 @@ impl From<copass_client::Error> for Failure {
         };
         failure.hint = hint.or_else(|| match failure.status {
             401 => Some("run `copass login`, or set COPASS_API_KEY".to_owned()),
+            // No role helps a key that is made for one agent.
+            403 if ["agent key", "key of one agent"].iter().any(|name| failure.message.contains(name)) => Some(
+                "an agent key can only run its agent and read those runs; use your own login (`copass login`) or an API \
+                 key of your account"
+                    .to_owned(),
+            ),
             403 => Some("ask the owner of the sandbox for a role that allows this".to_owned()),
             _ => None,
         });

@@ -23,6 +23,7 @@ mod shell;
 mod table;
 mod trace;
 mod when;
+mod wording;
 
 use std::process::ExitCode;
 

@@ -82,6 +82,17 @@ impl Output {
         self.stdout_line(clean(text).trim_end())
     }
 
+    /// A text that somebody may want back as it is: exactly so into a file or a pipe, as any text on a terminal.
+    pub(crate) fn exactly(&self, text: &str) -> Result<(), Failure> {
+        let mut stdout = io::stdout().lock();
+        if stdout.is_terminal() {
+            drop(stdout);
+            return self.text(text);
+        }
+        stdout.write_all(text.as_bytes())?;
+        Ok(stdout.flush()?)
+    }
+
     /// Lines for a person, on stdout, with colours where it takes them.
     pub(crate) fn tinted(&self, lines: &[(Tint, String)]) -> Result<(), Failure> {
         let mut text = String::new();

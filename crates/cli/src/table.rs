@@ -13,12 +13,16 @@ use crate::output::{clean, columns};
 const GAP: usize = 2;
 /// A column is not cut below this; narrower ones say nothing.
 const LEAST: usize = 6;
+/// What tells rows apart is cut below this only when all else was cut.
+const KEY_LEAST: usize = 12;
 
 /// What a narrow terminal can do without, by its heading.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Spare {
     /// A text whose beginning says something.
     Cut(&'static str),
+    /// The same of what tells the rows apart: it is never left out.
+    Shorten(&'static str),
     /// Something that is of no use unless it is whole.
     Omit(&'static str),
 }
@@ -72,34 +76,36 @@ fn laid_out(headings: &[&str], spares: &[Spare], rows: &[Vec<String>], limit: Op
 fn fitted(headings: &[&str], natural: &[usize], spares: &[Spare], limit: Option<usize>) -> Vec<Option<usize>> {
     let mut widths: Vec<Option<usize>> = natural.iter().copied().map(Some).collect();
     let Some(limit) = limit else { return widths };
-    let sum = |widths: &[Option<usize>]| {
+    let sum = |widths: &[Option<usize>]| -> usize {
         let shown = widths.iter().flatten().count();
         widths.iter().flatten().sum::<usize>() + GAP * shown.saturating_sub(1)
     };
     let place = |name: &str| headings.iter().position(|heading| *heading == name);
-    let cut: Vec<usize> = spares
-        .iter()
-        .filter_map(|spare| match spare {
-            Spare::Cut(name) => place(name),
-            Spare::Omit(_) => None,
-        })
-        .collect();
+    let (mut cut, mut keys) = (Vec::new(), Vec::new());
     for spare in spares {
-        let excess = sum(&widths).saturating_sub(limit);
         match spare {
-            Spare::Cut(name) => {
-                if let Some(Some(width)) = place(name).and_then(|place| widths.get_mut(place)) {
-                    *width = (*width).min(width.saturating_sub(excess).max(LEAST));
-                }
-            }
-            Spare::Omit(name) if excess > 0 => {
-                if let Some(width) = place(name).and_then(|place| widths.get_mut(place)) {
-                    *width = None;
-                }
-            }
+            Spare::Cut(name) => cut.extend(place(name)),
+            Spare::Shorten(name) => keys.extend(place(name)),
             Spare::Omit(_) => {}
         }
     }
+    for spare in spares {
+        let excess = sum(&widths).saturating_sub(limit);
+        let (name, least) = match spare {
+            Spare::Cut(name) => (name, Some(LEAST)),
+            Spare::Shorten(name) => (name, Some(KEY_LEAST)),
+            Spare::Omit(name) => (name, None),
+        };
+        let Some(width) = place(name).and_then(|place| widths.get_mut(place)) else {
+            continue;
+        };
+        match (least, &width) {
+            (Some(least), Some(present)) => *width = Some((*present).min(present.saturating_sub(excess).max(least))),
+            (None, _) if excess > 0 => *width = None,
+            _ => {}
+        }
+    }
+    shrink(&mut widths, &keys, LEAST, |widths| sum(widths) > limit);
     for place in &cut {
         if sum(&widths) > limit
             && let Some(width) = widths.get_mut(*place)
@@ -107,14 +113,34 @@ fn fitted(headings: &[&str], natural: &[usize], spares: &[Spare], limit: Option<
             *width = None;
         }
     }
+    shrink(&mut widths, &keys, 1, |widths| sum(widths) > limit);
     // What was left out may have made more room than was needed.
-    for place in cut {
+    for place in keys.into_iter().chain(cut) {
         let room = limit.saturating_sub(sum(&widths));
         if let (Some(Some(width)), Some(natural)) = (widths.get_mut(place), natural.get(place)) {
             *width = (*width + room).min(*natural);
         }
     }
     widths
+}
+
+/// Narrows the widest of these columns, one by one, while it is too much and none has reached the least width.
+fn shrink(
+    widths: &mut [Option<usize>],
+    places: &[usize],
+    least: usize,
+    is_too_much: impl Fn(&[Option<usize>]) -> bool,
+) {
+    while is_too_much(widths) {
+        let widest = places
+            .iter()
+            .copied()
+            .max_by_key(|place| widths.get(*place).copied().flatten());
+        match widest.and_then(|place| widths.get_mut(place)) {
+            Some(Some(width)) if *width > least => *width -= 1,
+            _ => return,
+        }
+    }
 }
 
 /// One property a line; absent ones are left out.
@@ -250,7 +276,7 @@ mod tests {
 
     use super::{
         Lines,
-        Spare::{Cut, Omit},
+        Spare::{Cut, Omit, Shorten},
         laid_out, properties, rows, shortened,
     };
 
@@ -290,6 +316,31 @@ mod tests {
             let shown = laid_out(&headings, &spares, &table, Some(limit));
             assert_eq!(shown, expected, "{limit}");
             assert!(limit < 15 || shown.lines().all(|line| line.width() <= limit), "{shown}");
+        }
+    }
+
+    #[test]
+    fn what_tells_rows_apart_is_never_left_out() {
+        let table = [
+            row(&["customer-support", "12", "100000", "$1.25 + 3 runs of unknown cost"]),
+            row(&["issues", "1", "5", "$0.00"]),
+        ];
+        let headings = ["AGENT", "RUNS", "TOKENS IN", "COST"];
+        let spares = [Omit("TOKENS IN"), Shorten("AGENT"), Cut("COST")];
+        for (limit, expected) in [
+            (
+                60,
+                "AGENT             RUNS  COST\ncustomer-support  12    $1.25 + 3 runs of unknown cost\nissues            1     $0.00",
+            ),
+            (
+                40,
+                "AGENT         RUNS  COST\ncustomer-su…  12    $1.25 + 3 runs of u…\nissues        1     $0.00",
+            ),
+            (20, "AGENT   RUNS  COST\ncusto…  12    $1.25…\nissues  1     $0.00"),
+            (10, "AGE…  RUNS\ncus…  12\niss…  1"),
+        ] {
+            let shown = laid_out(&headings, &spares, &table, Some(limit));
+            assert_eq!(shown, expected, "{limit}");
         }
     }
 

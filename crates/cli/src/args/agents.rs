@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use chrono::{DateTime, Utc};
 use clap::{ArgGroup, Args, Subcommand, ValueEnum};
 
-use super::{Consent, TriggerCommand};
+use super::{Consent, TriggerCommand, slug};
 use crate::when::moment;
 
 #[derive(Debug, Subcommand)]
@@ -13,6 +13,7 @@ pub(crate) enum AgentCommand {
     /// Build an agent step by step; asks on the terminal
     Setup {
         /// Slug of the agent; asked for without it
+        #[arg(value_parser = slug)]
         slug: Option<String>,
     },
     /// Create an agent
@@ -26,6 +27,7 @@ pub(crate) enum AgentCommand {
     /// Show one agent
     Show {
         /// Slug of the agent
+        #[arg(value_parser = slug)]
         slug: String,
         /// Print the system prompt and nothing else
         #[arg(long)]
@@ -36,6 +38,7 @@ pub(crate) enum AgentCommand {
     /// Take an agent out of use; `agent update --status active` brings it back
     Archive {
         /// Slug of the agent
+        #[arg(value_parser = slug)]
         slug: String,
         #[command(flatten)]
         consent: Consent,
@@ -43,6 +46,7 @@ pub(crate) enum AgentCommand {
     /// List the versions of an agent, newest first
     Versions {
         /// Slug of the agent
+        #[arg(value_parser = slug)]
         slug: String,
         /// Most rows
         #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100))]
@@ -54,6 +58,7 @@ pub(crate) enum AgentCommand {
     /// Show what differs between two versions of an agent
     Diff {
         /// Slug of the agent
+        #[arg(value_parser = slug)]
         slug: String,
         /// Version to begin with
         from: u32,
@@ -63,6 +68,7 @@ pub(crate) enum AgentCommand {
     /// Make a new version with the content of an old one
     Rollback {
         /// Slug of the agent
+        #[arg(value_parser = slug)]
         slug: String,
         /// The old version
         #[arg(value_name = "VERSION")]
@@ -124,6 +130,7 @@ pub(crate) struct ToolArgs {
 #[command(group = ArgGroup::new("prompt_source").args(["prompt", "prompt_file"]).required(true))]
 pub(crate) struct AgentCreate {
     /// Slug of the agent: lowercase letters, digits and hyphens
+    #[arg(value_parser = slug)]
     pub(crate) slug: String,
     /// Name of the agent; the slug without it
     #[arg(long)]
@@ -146,6 +153,7 @@ pub(crate) struct AgentCreate {
 #[derive(Debug, Args)]
 pub(crate) struct AgentUpdate {
     /// Slug of the agent
+    #[arg(value_parser = slug)]
     pub(crate) slug: String,
     /// Name of the agent
     #[arg(long)]
@@ -156,6 +164,15 @@ pub(crate) struct AgentUpdate {
     /// File with the system prompt; - reads stdin
     #[arg(long, value_name = "PATH")]
     pub(crate) prompt_file: Option<PathBuf>,
+    /// Write another word for one wherever it stands in the system prompt
+    #[arg(
+        long,
+        num_args = 2,
+        value_names = ["OLD", "NEW"],
+        allow_hyphen_values = true,
+        conflicts_with_all = ["prompt", "prompt_file"]
+    )]
+    pub(crate) prompt_replace: Option<Vec<String>>,
     /// What the agent is for; empty takes the description away
     #[arg(long, value_name = "TEXT")]
     pub(crate) description: Option<String>,
@@ -191,6 +208,7 @@ impl AgentStatus {
 #[derive(Debug, Args)]
 pub(crate) struct AgentRuns {
     /// Slug of the agent
+    #[arg(value_parser = slug)]
     pub(crate) slug: String,
     /// Most rows; with --follow the newest runs to begin with (10 without it)
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=100))]
@@ -222,6 +240,7 @@ pub(crate) struct AgentRuns {
 #[command(group = ArgGroup::new("event").args(["event_payload", "event_file", "stdin"]))]
 pub(crate) struct AgentTest {
     /// Slug of the agent
+    #[arg(value_parser = slug)]
     pub(crate) slug: String,
     /// - reads the event from stdin
     #[arg(value_name = "-", value_parser = ["-"], hide_possible_values = true)]
@@ -241,6 +260,7 @@ pub(crate) enum AgentKeyCommand {
     /// List the keys of an agent, without their secrets; `apikey revoke` ends one
     List {
         /// Slug of the agent
+        #[arg(value_parser = slug)]
         slug: String,
         /// Also list revoked keys
         #[arg(long)]
@@ -251,9 +271,9 @@ pub(crate) enum AgentKeyCommand {
 /// Under whose identity a key runs its agent.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub(crate) enum AgentKeyKind {
-    /// Runs have the identity and the integrations of the key's holder
+    /// Runs have the identity and the integrations of the key's holder; without one, no integrations
     Invoke,
-    /// Runs have yours
+    /// Runs have those of the sandbox's owner, whoever mints the key
     Delegate,
 }
 
@@ -269,6 +289,7 @@ impl AgentKeyKind {
 #[derive(Debug, Args)]
 pub(crate) struct AgentKeyMint {
     /// Slug of the agent
+    #[arg(value_parser = slug)]
     pub(crate) slug: String,
     /// Under whose identity the key runs the agent
     #[arg(long, value_enum)]

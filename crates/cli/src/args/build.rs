@@ -48,6 +48,7 @@ pub(crate) enum TriggerCommand {
     /// List the triggers of an agent
     List {
         /// Slug of the agent
+        #[arg(value_parser = super::slug)]
         slug: String,
         /// Only triggers in this status: active, paused or disabled
         #[arg(long)]

@@ -8,6 +8,7 @@ mod sandboxes;
 mod server;
 
 use clap::{Args, Parser, Subcommand};
+use copass_types::validate;
 
 pub(crate) use account::{ApiKeyCommand, ApiKeyCreate, HandleCommand, LoginArgs, SetupArgs};
 pub(crate) use agents::{
@@ -124,6 +125,18 @@ pub(crate) struct Consent {
     /// Do not ask for confirmation
     #[arg(long, short)]
     pub(crate) yes: bool,
+}
+
+/// Reads the slug of an agent. A reserved one is another route of the server, whose answer would not be understood; all
+/// else the server knows better.
+fn slug(text: &str) -> Result<String, String> {
+    if validate::RESERVED_SLUGS.contains(&text) {
+        return Err(format!(
+            "no agent has one of the reserved slugs ({})",
+            validate::RESERVED_SLUGS.join(", ")
+        ));
+    }
+    Ok(text.to_owned())
 }
 
 #[cfg(test)]

@@ -98,7 +98,7 @@ pub(crate) struct UsageArgs {
     #[arg(long, value_name = "WHEN", value_parser = moment)]
     pub(crate) until: Option<DateTime<Utc>>,
     /// Only runs of this agent
-    #[arg(long, value_name = "SLUG", conflicts_with = "account")]
+    #[arg(long, value_name = "SLUG", conflicts_with = "account", value_parser = super::slug)]
     pub(crate) agent: Option<String>,
     /// All sandboxes you own, whole days, by model and by entrance
     #[arg(long)]

@@ -53,13 +53,17 @@ pub(super) struct Shown {
     pub(super) is_left: bool,
 }
 
+/// Ctrl-C while somebody waits for a run of their own.
+pub(super) fn interrupted() -> Failure {
+    Failure::failed("interrupted; the run is cancelled").code("interrupted")
+}
+
 /// Shows a turn up to its end. Ctrl-C closes the stream: a turn of our own is cancelled by that, and it is an error; a
 /// followed run goes on, and it is none.
 pub(super) async fn show(
     output: &Output,
     open: impl Future<Output = copass_client::Result<Frames>>,
 ) -> Result<Shown, Failure> {
-    let interrupted = || Failure::failed("interrupted; the run is cancelled").code("interrupted");
     // One listener for the whole turn: a new one for each frame would miss a signal between two of them.
     let mut interrupt = pin!(tokio::signal::ctrl_c());
     let mut frames = tokio::select! {

@@ -8,9 +8,10 @@ use crate::{
     context::Context,
     failure::Failure,
     money,
+    output::columns,
     table::{
-        self,
-        Spare::{Cut, Omit},
+        self, Spare,
+        Spare::{Cut, Omit, Shorten},
     },
 };
 
@@ -63,9 +64,22 @@ fn describe(usage: &SandboxUsage, by: &[UsageBy]) -> String {
             .chain(sums(&usage.total))
             .collect(),
     );
-    let spares = [Omit("MODEL CALLS"), Cut("MODEL"), Cut("TRIGGER"), Cut("AGENT")];
+    // Names first, then figures, and what the rows are about to the last.
+    let names = [Shorten("MODEL"), Shorten("TRIGGER"), Shorten("AGENT")];
+    let figures = [Omit("TOKENS IN"), Omit("TOKENS OUT")];
+    let words = [Shorten("ENTRANCE"), Shorten("STATUS"), Shorten("DAY"), Cut("COST")];
+    let spares: Vec<Spare> = [Omit("MODEL CALLS")]
+        .into_iter()
+        .chain(names)
+        .chain(figures)
+        .chain(words)
+        .collect();
     let sheet = table::sheet(&headings, &spares, &rows, "");
-    format!("Usage{window}\n\n{sheet}")
+    let mut title = format!("Usage{window}");
+    if columns().is_some_and(|columns| columns < title.len()) {
+        title = title.replacen(" to ", "\nto ", 1);
+    }
+    format!("{title}\n\n{sheet}")
 }
 
 fn sums(sum: &UsageSum) -> [String; 5] {
@@ -132,7 +146,12 @@ fn describe_account(usage: &Usage) -> String {
             ]
         });
         let headings = ["MODEL", "PROVIDER", "CALLS", "TOKENS IN", "TOKENS OUT", "COST"];
-        parts.push(table::rows(headings, &[Omit("PROVIDER"), Cut("MODEL")], rows, ""));
+        parts.push(table::rows(
+            headings,
+            &[Omit("PROVIDER"), Omit("CALLS"), Shorten("MODEL"), Omit("TOKENS IN")],
+            rows,
+            "",
+        ));
     }
     if !usage.by_call_type.is_empty() {
         let rows = usage.by_call_type.iter().map(|row| {
@@ -145,7 +164,7 @@ fn describe_account(usage: &Usage) -> String {
             ]
         });
         let headings = ["STARTED BY", "CALLS", "TOKENS IN", "TOKENS OUT", "COST"];
-        parts.push(table::rows(headings, &[Cut("STARTED BY")], rows, ""));
+        parts.push(table::rows(headings, &[Omit("CALLS"), Shorten("STARTED BY")], rows, ""));
     }
     parts.join("\n\n")
 }

@@ -78,17 +78,7 @@ impl<'a> Case<'a> {
         findings.extend(self.agent.and_then(archived));
         findings.extend(models::not_configured(self));
         if let Some(trace) = &self.trace {
-            let resolved = Some(trace.sources_resolved.as_slice());
-            findings.extend(tools::skipped(&trace.skipped(), resolved, self.agent));
-            let stale = tools::stale_allowlist(
-                &trace.allowlist_missing_entries,
-                &trace.there().collect::<Vec<_>>(),
-                !trace.sources_skipped.is_empty(),
-                self.agent,
-            );
-            findings.extend(tools::none_offered(trace, self.agent, stale.is_some()));
-            findings.extend(stale);
-            findings.extend(tools::wrong_names(self, trace));
+            findings.extend(tools::found(self, trace));
         }
         findings.extend(self.unknown_outcomes());
         findings.extend(limits::reached(self));
@@ -102,8 +92,9 @@ impl<'a> Case<'a> {
         !matches!(self.detail.run.status.as_str(), "pending" | "running")
     }
 
-    fn tool_steps(&self) -> impl Iterator<Item = &RunStep> {
-        self.detail.steps.iter().filter(|step| step.kind == "tool")
+    fn tool_steps(&self) -> impl Iterator<Item = &'a RunStep> {
+        let detail: &'a RunDetail = self.detail;
+        detail.steps.iter().filter(|step| step.kind == "tool")
     }
 
     /// The error message and the warnings.
@@ -164,6 +155,7 @@ pub(crate) fn of_change(changed: &ChangedAgent, there: &[&str]) -> Vec<Finding> 
     let stale = tools::stale_allowlist(
         &changed.allowlist_missing_entries,
         there,
+        &[],
         !skipped.is_empty(),
         Some(agent),
     );

@@ -210,10 +210,7 @@ fn a_wrong_name_that_stands_in_the_prompt() {
     );
     assert_eq!(
         finding.commands,
-        [
-            "copass agent show support --prompt > prompt.txt",
-            "copass agent update support --prompt-file prompt.txt"
-        ]
+        ["copass agent update support --prompt-replace serch search"]
     );
 }
 
@@ -232,6 +229,82 @@ fn a_wrong_name_that_the_allowlist_keeps_out_or_that_nobody_knows() {
         [r#"copass agent update support --tool-allowlist '["search","discover","publish"]'"#]
     );
     assert_eq!(unknown.commands, ["copass agent tools"]);
+}
+
+#[test]
+fn one_line_for_stale_entries_and_for_what_is_kept_out() {
+    let steps = json!({"steps": [call("bad", "failed", Some("unknown tool")), call("worse", "failed", Some("unknown tool"))],
+        "tool_resolution_trace": {"allowlist_missing_entries": ["nope", "serch"], "tool_names_advertised": [],
+            "allowlist_filtered_out": ["bad", "search", "worse"]}});
+    let listed = |list: Value| findings(&run(steps.clone()), Some(&agent(json!({"tool_allowlist": list}))));
+    let commands = |findings: &[Finding]| -> Vec<String> {
+        findings.iter().flat_map(|finding| finding.commands.clone()).collect()
+    };
+    let wrong = listed(json!(["nope", "serch"]));
+    assert_eq!(
+        commands(&wrong),
+        [r#"copass agent update support --tool-allowlist '["search","bad","worse"]'"#]
+    );
+    let last = wrong.last().unwrap();
+    assert_eq!(last.problem, "the model called bad, worse, which it was not offered");
+    assert!(last.advice.contains("as said above"), "{last:?}");
+    // What was mended since is not said again, and one line lets both in.
+    assert_eq!(
+        commands(&listed(json!(["search"]))),
+        [r#"copass agent update support --tool-allowlist '["search","bad","worse"]'"#]
+    );
+    assert_eq!(
+        commands(&listed(json!(["search", "bad", "worse"]))),
+        ["copass run retry rn_1"]
+    );
+}
+
+#[test]
+fn slips_are_mended_before_sources_are_left_out() {
+    let reason = "this server has no tool source of that name; it has copass_retrieval, user_mcp";
+    let source = |name: &str, reason: &str| json!({"name": name, "state": "skipped", "reason": reason});
+    let trace = json!({"tool_resolution_trace": {"sources_resolved": [],
+        "sources_skipped": ["pipedream", "user_mpc", "copass_retrievel"],
+        "sources": [source("pipedream", "no account is connected"), source("user_mpc", reason),
+            source("copass_retrievel", reason)]}});
+    let agent = agent(json!({"tool_sources": ["copass_retrievel", "user_mpc", "pipedream"]}));
+    let commands: Vec<String> = findings(&run(trace), Some(&agent))
+        .into_iter()
+        .flat_map(|finding| finding.commands)
+        .collect();
+    let mended = r#"copass agent update support --tool-sources '["copass_retrieval","user_mcp","pipedream"]'"#;
+    let without = r#"copass agent update support --tool-sources '["copass_retrieval","user_mcp"]'"#;
+    assert_eq!(commands, [mended, mended, without]);
+}
+
+#[test]
+fn a_call_of_a_tool_while_no_source_was_switched_on() {
+    let steps = json!({"steps": [call("search", "failed", Some("unknown tool"))],
+        "tool_resolution_trace": {"sources_resolved": [], "tool_names_advertised": []}});
+    let finding = only(run(steps.clone()), agent(json!({"tool_sources": []})));
+    assert_eq!(
+        finding.problem,
+        "the model called search, and no tool was offered to it"
+    );
+    assert!(finding.advice.contains("no tool source is switched on"), "{finding:?}");
+    assert_eq!(finding.commands, ["copass agent update support --tool-sources default"]);
+    // The same run after that.
+    let mended = agent(json!({"tool_sources": null, "version": 4}));
+    let finding = only(run(steps), mended.clone());
+    assert!(
+        finding
+            .advice
+            .contains("no tool source was switched on for the agent at version 3"),
+        "{finding:?}"
+    );
+    assert_eq!(finding.commands, ["copass run retry rn_1"]);
+    let without_tools = json!({"tool_resolution_trace": {"sources_resolved": [], "tool_names_advertised": []}});
+    let mut run = run(without_tools);
+    assert_eq!(findings(&run, Some(&mended)), [], "it was meant so");
+    // A server without any source says so.
+    run.run.warnings = vec!["no tool was offered to the model; it can only talk".to_owned()];
+    let finding = only(run, mended);
+    assert!(finding.advice.contains("no tool source gave one"), "{finding:?}");
 }
 
 #[test]
@@ -306,6 +379,66 @@ fn the_limits() {
         only(run(time), agent(json!({}))).commands,
         ["copass agent update support --timeout-s 4", "copass run retry rn_1"]
     );
+}
+
+#[test]
+fn more_is_never_less_than_there_is_nor_more_than_is_allowed() {
+    let turns = |turns: u32| {
+        run(json!({"warnings": [format!("stopped after {turns} model answers, the most this run may use")]}))
+    };
+    let with = |changes: Value| agent(json!({"model_settings": changes}));
+    let finding = only(turns(150), with(json!({"max_turns": 150})));
+    assert_eq!(finding.commands[0], "copass agent update support --max-turns 200");
+    // From the time when more was taken.
+    for own in [200, 600] {
+        let finding = only(turns(200), with(json!({"max_turns": own})));
+        assert!(
+            finding.commands.is_empty()
+                && finding
+                    .advice
+                    .starts_with("200 is the most that --max-turns takes; ask less"),
+            "{finding:?}"
+        );
+    }
+    let mut changed = with(json!({"max_turns": 180}));
+    changed.version = 4;
+    let finding = only(turns(25), changed);
+    assert!(finding.advice.contains("the agent has 180 by now"), "{finding:?}");
+    assert_eq!(finding.commands, ["copass run retry rn_1"]);
+    let late = |seconds: u32| {
+        run(
+            json!({"status": "timeout", "error_message": format!("the run took longer than {seconds} s and was stopped")}),
+        )
+    };
+    let finding = only(late(2000), with(json!({"timeout_s": 2000})));
+    assert_eq!(finding.commands[0], "copass agent update support --timeout-s 3600");
+    let finding = only(late(600), with(json!({"timeout_s": 1200})));
+    assert!(
+        finding.commands.is_empty() && finding.advice.contains("this server grants no more"),
+        "{finding:?}"
+    );
+    assert!(only(late(3600), with(json!({}))).commands.is_empty());
+}
+
+#[test]
+fn an_answer_that_was_cut_off() {
+    let warning = "the model's answer was cut off: it reached max_tokens";
+    let cut = || run(json!({"warnings": [warning]}));
+    let finding = only(cut(), agent(json!({"model_settings": {"max_tokens": 500}})));
+    assert_eq!(finding.problem, warning);
+    assert_eq!(
+        finding.commands,
+        ["copass agent update support --max-tokens 1000", "copass run retry rn_1"]
+    );
+    let finding = only(cut(), agent(json!({})));
+    assert!(
+        finding.commands.is_empty() && finding.advice.contains("ask for shorter answers"),
+        "{finding:?}"
+    );
+    // The limit of the run says the same and more.
+    let both = json!({"warnings": [warning, "stopped after 500 written tokens, the most this run may use"]});
+    let finding = only(run(both), agent(json!({"model_settings": {"max_tokens": 500}})));
+    assert!(finding.problem.contains("its limit of written tokens"), "{finding:?}");
 }
 
 #[test]

@@ -5,66 +5,122 @@ use std::collections::BTreeSet;
 use copass_types::api::Agent;
 
 use super::{Case, Finding, nearest::nearest, update};
-use crate::{shell, trace::Trace};
+use crate::{shell, trace::Trace, wording};
 
 /// A proposal with more names helps nobody.
 const PROPOSED_MAX: usize = 12;
+/// What servers warn of.
+const NONE_OFFERED: &str = "no tool was offered";
 
 /// The line that lists what there is.
 fn list_tools() -> String {
     shell::copass(&["agent", "tools"])
 }
 
+/// Everything about the tools of a run, the cause before its effects.
+pub(super) fn found(case: &Case<'_>, trace: &Trace) -> Vec<Finding> {
+    let resolved = Some(trace.sources_resolved.as_slice());
+    let mut findings = skipped(&trace.skipped(), resolved, case.agent);
+    if had_no_source(case, trace) {
+        // Then no name is right and no entry of the allowlist matches, and neither is what is wrong.
+        findings.extend(case.agent.and_then(|agent| no_source(case, trace, agent)));
+        return findings;
+    }
+    let called = wrong_calls(case);
+    let (kept_out, unknown): (Vec<&str>, Vec<&str>) = called
+        .into_iter()
+        .partition(|name| trace.allowlist_filtered_out.iter().any(|tool| tool == name));
+    let present = case.agent.map(|agent| agent.tool_allowlist.as_slice());
+    // Those that were let in since are no problem of the list any more.
+    let (still_out, let_in): (Vec<&str>, Vec<&str>) = kept_out
+        .into_iter()
+        .partition(|name| present.is_none_or(|list| !list.is_empty() && list.iter().all(|entry| entry != name)));
+    let stale = stale_allowlist(
+        &trace.allowlist_missing_entries,
+        &trace.there().collect::<Vec<_>>(),
+        &still_out,
+        !trace.sources_skipped.is_empty(),
+        case.agent,
+    );
+    let none = none_offered(trace, case.agent, stale.is_some());
+    let is_listed = [&none, &stale]
+        .into_iter()
+        .flatten()
+        .any(|finding| !finding.commands.is_empty());
+    findings.extend(none);
+    findings.extend(stale);
+    findings.extend(kept_out_calls(&still_out, is_listed, case.agent));
+    if !let_in.is_empty() {
+        findings.push(
+            not_offered(&let_in)
+                .advice("the allowlist kept it out, and does so no more; run it again:")
+                .command(case.retry()),
+        );
+    }
+    findings.extend(unknown.iter().map(|name| unknown_name(name, trace, case.agent)));
+    findings
+}
+
 /// Sources that gave no tools. `resolved`: those that did, where that is known.
+///
+/// Typed in their order the lines do not undo each other: first names that are mere slips are mended, then the agent
+/// goes without the sources that are really away.
 pub(super) fn skipped(
     skipped: &[(&str, Option<&str>)],
     resolved: Option<&[String]>,
     agent: Option<&Agent>,
 ) -> Vec<Finding> {
-    let names: Vec<&str> = skipped.iter().map(|(name, _)| *name).collect();
-    skipped
+    let own = agent.and_then(|agent| agent.tool_sources.as_deref());
+    let meant = |name: &str| {
+        let (_, reason) = skipped.iter().find(|(known, _)| *known == name)?;
+        meant_source(name, (*reason)?, own)
+    };
+    let is_own = |name: &str| own.is_none_or(|own| own.iter().any(|source| source == name));
+    let (slips, away): (Vec<_>, Vec<_>) = skipped
         .iter()
-        .map(|(name, reason)| {
-            let reason = reason.unwrap_or("no reason was given");
-            let finding = Finding::new(format!("the tool source {name} was skipped: {reason}"));
-            let Some(agent) = agent else {
-                return finding.advice("set it up; what there is now:").command(list_tools());
-            };
-            let own = agent.tool_sources.as_deref();
-            if own.is_some_and(|own| !own.iter().any(|source| source == name)) {
-                return finding.advice(format!("{} does not ask for it any more", agent.slug));
-            }
-            if let Some(meant) = meant_source(name, reason, own) {
-                let sources = replaced(own.unwrap_or_default(), name, Some(meant));
-                return finding
+        .partition(|(name, _)| own.is_some() && is_own(name) && meant(name).is_some());
+    let mended = corrected(own.unwrap_or_default(), |source| Some(meant(source).unwrap_or(source)));
+    // Without all that are away now, so that one line mends them all.
+    let left: Option<Vec<&str>> = match own {
+        Some(_) => Some(
+            mended
+                .iter()
+                .copied()
+                .filter(|source| away.iter().all(|(name, _)| name != source))
+                .collect(),
+        ),
+        None => resolved.map(|resolved| resolved.iter().map(String::as_str).collect()),
+    };
+    let said = |(name, reason): (&str, Option<&str>)| {
+        let reason = reason.unwrap_or("no reason was given");
+        Finding::new(format!("the tool source {name} was skipped: {reason}"))
+    };
+    let mut findings = Vec::new();
+    for source in slips {
+        if let (Some(agent), Some(meant)) = (agent, meant(source.0)) {
+            findings.push(
+                said(source)
                     .advice(format!("the closest is {meant}:"))
-                    .command(update(agent, &["--tool-sources", &shell::json_list(&sources)]));
+                    .command(update(agent, &["--tool-sources", &shell::json_list(&mended)])),
+            );
+        }
+    }
+    for source in away {
+        let finding = said(source);
+        findings.push(match (agent, &left) {
+            (Some(agent), _) if !is_own(source.0) => {
+                finding.advice(format!("{} does not ask for it any more", agent.slug))
             }
-            // Without all that are skipped now, so that one line mends them all.
-            let left: Vec<&str> = match own {
-                Some(own) => own
-                    .iter()
-                    .map(String::as_str)
-                    .filter(|source| !names.contains(source))
-                    .collect(),
-                None => match resolved {
-                    Some(resolved) => resolved.iter().map(String::as_str).collect(),
-                    None => return finding.advice("set it up; what there is now:").command(list_tools()),
-                },
-            };
-            if left.is_empty() {
-                finding
-                    .advice(
-                        "set it up: it is the agent's only source, and without it there are no tools. What there is:",
-                    )
-                    .command(list_tools())
-            } else {
-                finding
-                    .advice("set it up, or go without it:")
-                    .command(update(agent, &["--tool-sources", &shell::json_list(&left)]))
-            }
-        })
-        .collect()
+            (Some(_), Some(left)) if left.is_empty() => finding
+                .advice("set it up: it is the agent's only source, and without it there are no tools. What there is:")
+                .command(list_tools()),
+            (Some(agent), Some(left)) => finding
+                .advice("set it up, or go without it:")
+                .command(update(agent, &["--tool-sources", &shell::json_list(left)])),
+            _ => finding.advice("set it up; what there is now:").command(list_tools()),
+        });
+    }
+    findings
 }
 
 /// The source that was meant, when the server says that it has none of the name, and which it has.
@@ -74,20 +130,22 @@ fn meant_source<'a>(name: &str, reason: &'a str, own: Option<&[String]>) -> Opti
     nearest(name, there.split(", ").filter(is_new))
 }
 
-/// The list with one entry replaced or left out, in its order and without repeats.
-fn replaced<'a>(entries: &'a [String], entry: &str, by: Option<&'a str>) -> Vec<&'a str> {
+/// The list with what each entry becomes, `None` for one that is left out; in its order and without repeats.
+fn corrected<'a>(entries: &'a [String], becomes: impl Fn(&'a str) -> Option<&'a str>) -> Vec<&'a str> {
     let mut seen = BTreeSet::new();
     entries
         .iter()
-        .filter_map(|present| if present == entry { by } else { Some(present.as_str()) })
+        .filter_map(|entry| becomes(entry))
         .filter(|name| seen.insert(*name))
         .collect()
 }
 
-/// Entries of the allowlist that match no tool.
+/// Entries of the allowlist that match no tool. `called`: tools that it keeps out and that the model called; they are
+/// part of the same line, because each line replaces the whole list.
 pub(super) fn stale_allowlist(
     missing: &[String],
     there: &[&str],
+    called: &[&str],
     is_source_skipped: bool,
     agent: Option<&Agent>,
 ) -> Option<Finding> {
@@ -97,31 +155,22 @@ pub(super) fn stale_allowlist(
     }
     let present = agent.map(|agent| agent.tool_allowlist.as_slice());
     // Those that were mended since are no problem any more.
-    let missing: Vec<&String> = missing
+    let missing: Vec<&str> = missing
         .iter()
         .filter(|entry| present.is_none_or(|present| present.contains(entry)))
+        .map(String::as_str)
         .collect();
     if missing.is_empty() {
         return None;
     }
-    let mut words = Vec::new();
-    let mut list: Vec<String> = present.unwrap_or_default().to_vec();
-    let (mut is_changed, mut may_return) = (false, false);
-    for entry in &missing {
-        let meant = nearest(entry, there.iter().copied());
-        match meant {
-            Some(meant) => words.push(format!("{entry} (the closest is {meant})")),
-            // Its source may be away only.
-            None if is_source_skipped => {
-                may_return = true;
-                words.push((*entry).clone());
-                continue;
-            }
-            None => words.push((*entry).clone()),
-        }
-        is_changed = true;
-        list = replaced(&list, entry, meant).into_iter().map(str::to_owned).collect();
-    }
+    let meant = |entry: &str| nearest(entry, there.iter().copied());
+    let words: Vec<String> = missing
+        .iter()
+        .map(|entry| match meant(entry) {
+            Some(meant) => format!("{entry} (the closest is {meant})"),
+            None => (*entry).to_owned(),
+        })
+        .collect();
     let finding = Finding::new(format!(
         "the allowlist names tools that are not there: {}",
         words.join(", ")
@@ -129,9 +178,21 @@ pub(super) fn stale_allowlist(
     let Some(agent) = agent else {
         return Some(finding.advice("what there is:").command(list_tools()));
     };
-    Some(if !is_changed {
-        finding.advice("they may belong to the source that was skipped, so fix that first")
-    } else if list.is_empty() && !there.is_empty() && there.len() <= PROPOSED_MAX {
+    // The source of a name that is like no other may be away only.
+    let may_return = is_source_skipped && missing.iter().any(|entry| meant(entry).is_none());
+    if may_return && missing.iter().all(|entry| meant(entry).is_none()) {
+        return Some(finding.advice("they may belong to the source that was skipped, so fix that first"));
+    }
+    let mut list = corrected(&agent.tool_allowlist, |entry| {
+        if missing.contains(&entry) {
+            meant(entry).or_else(|| is_source_skipped.then_some(entry))
+        } else {
+            Some(entry)
+        }
+    });
+    let added: Vec<&str> = called.iter().copied().filter(|name| !list.contains(name)).collect();
+    list.extend(&added);
+    Some(if list.is_empty() && !there.is_empty() && there.len() <= PROPOSED_MAX {
         finding
             .advice("taking the last entry out would allow every tool; keep those it needs of what there is:")
             .command(update(agent, &["--tool-allowlist", &shell::json_list(there)]))
@@ -140,19 +201,25 @@ pub(super) fn stale_allowlist(
             .advice("taking the last entry out would allow every tool; choose from what there is:")
             .command(list_tools())
     } else {
-        let advice = if may_return {
-            "correct those that are wrong; the others may belong to the source that was skipped:"
+        let mut advice = if may_return {
+            "correct those that are wrong; the others may belong to the source that was skipped".to_owned()
         } else {
-            "correct the allowlist:"
+            "correct the allowlist".to_owned()
         };
+        if !added.is_empty() {
+            advice.push_str(&format!(
+                "; {} was called and is added, so take it out if the agent may not use it",
+                added.join(", ")
+            ));
+        }
         finding
-            .advice(advice)
+            .advice(format!("{advice}:"))
             .command(update(agent, &["--tool-allowlist", &shell::json_list(&list)]))
     })
 }
 
 /// The model got no tool although the agent wants some. `is_stale`: the allowlist has a finding of its own.
-pub(super) fn none_offered(trace: &Trace, agent: Option<&Agent>, is_stale: bool) -> Option<Finding> {
+fn none_offered(trace: &Trace, agent: Option<&Agent>, is_stale: bool) -> Option<Finding> {
     if !trace.tool_names_advertised.is_empty() {
         return None;
     }
@@ -180,73 +247,130 @@ pub(super) fn none_offered(trace: &Trace, agent: Option<&Agent>, is_stale: bool)
                 .command(update(agent, &["--tool-allowlist", "[]"]))
         });
     }
-    match agent.tool_sources.as_deref() {
-        // Wanted so, unless the agent is told which tools it may use.
-        Some([]) if agent.tool_allowlist.is_empty() => None,
-        Some([]) => Some(no_sources(finding, agent)),
-        _ => Some(
-            finding
-                .advice("no tool source gave one; what there is, and why not more:")
-                .command(list_tools()),
-        ),
+    if has_no_sources(agent) && agent.tool_allowlist.is_empty() {
+        // Wanted so by now.
+        return None;
     }
+    Some(
+        finding
+            .advice("no tool source gave one; what there is, and why not more:")
+            .command(list_tools()),
+    )
 }
 
-fn no_sources(finding: Finding, agent: &Agent) -> Finding {
+/// Whether the agent had an empty list of tool sources when the run began. The agent may have been changed since.
+fn had_no_source(case: &Case<'_>, trace: &Trace) -> bool {
+    let Some(agent) = case.agent else { return false };
+    let was_asked =
+        !trace.sources.is_empty() || !trace.sources_resolved.is_empty() || !trace.sources_skipped.is_empty();
+    if was_asked || trace.there().next().is_some() {
+        return false;
+    }
+    let run = &case.detail.run;
+    if agent.version == run.agent_version {
+        return has_no_sources(agent);
+    }
+    // A server that has no tool source at all looks alike, but says that no tool was offered and not why.
+    let is_unmeant =
+        |warning: &String| warning.contains(NONE_OFFERED) && !warning.contains("empty list of tool sources");
+    !run.warnings.iter().any(is_unmeant)
+}
+
+/// The run was without any tool source, although the agent or the model counted on tools.
+fn no_source(case: &Case<'_>, trace: &Trace, agent: &Agent) -> Option<Finding> {
+    let called = wrong_calls(case);
+    let run_version = case.detail.run.agent_version;
+    let had_allowlist =
+        !trace.allowlist_missing_entries.is_empty() || agent.version == run_version && !agent.tool_allowlist.is_empty();
+    let finding = if !called.is_empty() {
+        Finding::new(format!(
+            "the model called {}, and no tool was offered to it",
+            called.join(", ")
+        ))
+    } else if had_allowlist {
+        Finding::new("no tool was offered to the model, so it could only talk")
+    } else {
+        return None;
+    };
+    Some(if has_no_sources(agent) {
+        switched_on(finding, agent)
+    } else {
+        finding
+            .advice(format!(
+                "no tool source was switched on for the agent at version {run_version}, which the run had; this was \
+                 changed since, so run it again:"
+            ))
+            .command(case.retry())
+    })
+}
+
+/// The line that gives an agent without tool sources the default ones.
+fn switched_on(finding: Finding, agent: &Agent) -> Finding {
     finding
-        .advice("the agent has an allowlist and no tool source; give it the default ones:")
+        .advice("no tool source is switched on for the agent; give it the default ones:")
         .command(update(agent, &["--tool-sources", "default"]))
 }
 
-/// Calls of tools that were not offered.
-pub(super) fn wrong_names(case: &Case<'_>, trace: &Trace) -> Vec<Finding> {
-    let called: BTreeSet<&str> = case
-        .tool_steps()
+/// Names that the model called and was not offered, each once.
+fn wrong_calls<'a>(case: &Case<'a>) -> Vec<&'a str> {
+    let mut seen = BTreeSet::new();
+    case.tool_steps()
         .filter(|step| {
             step.error
                 .as_deref()
                 .is_some_and(|error| error.starts_with("unknown tool"))
         })
         .filter_map(|step| step.name.as_deref())
-        .collect();
-    called
-        .into_iter()
-        .map(|name| {
-            let finding = Finding::new(format!("the model called {name}, which it was not offered"));
-            if trace.allowlist_filtered_out.iter().any(|tool| tool == name) {
-                return kept_out(finding, name, case.agent);
-            }
-            let offered = trace.tool_names_advertised.iter().map(String::as_str);
-            let Some(meant) = nearest(name, offered) else {
-                return finding
-                    .advice("there is no such tool; what there is:")
-                    .command(list_tools());
-            };
-            match case.agent {
-                Some(agent) if agent.system_prompt.contains(name) => finding
-                    .advice(format!(
-                        "the closest is {meant}: write it in the prompt instead of {name}"
-                    ))
-                    .command(format!(
-                        "{} > prompt.txt",
-                        shell::copass(&["agent", "show", &agent.slug, "--prompt"])
-                    ))
-                    .command(update(agent, &["--prompt-file", "prompt.txt"])),
-                _ => finding.advice(format!("the closest is {meant}; say so in what the agent is told")),
-            }
-        })
+        .filter(|name| seen.insert(*name))
         .collect()
 }
 
-fn kept_out(finding: Finding, name: &str, agent: Option<&Agent>) -> Finding {
-    match agent {
-        Some(agent) if agent.tool_allowlist.iter().all(|entry| entry != name) && !agent.tool_allowlist.is_empty() => {
-            let list: Vec<&str> = agent.tool_allowlist.iter().map(String::as_str).chain([name]).collect();
+fn not_offered(names: &[&str]) -> Finding {
+    Finding::new(format!(
+        "the model called {}, which it was not offered",
+        names.join(", ")
+    ))
+}
+
+/// Calls of tools that the allowlist keeps out. `is_listed`: a finding above has the whole list.
+fn kept_out_calls(names: &[&str], is_listed: bool, agent: Option<&Agent>) -> Option<Finding> {
+    if names.is_empty() {
+        return None;
+    }
+    let finding = not_offered(names);
+    Some(match agent {
+        None => finding.advice("the allowlist kept it out"),
+        Some(_) if is_listed => finding.advice("the allowlist keeps it out; correct it as said above"),
+        Some(agent) => {
+            let list: Vec<&str> = agent
+                .tool_allowlist
+                .iter()
+                .map(String::as_str)
+                .chain(names.iter().copied())
+                .collect();
             finding
                 .advice("the allowlist keeps it out; if the agent may use it, add it:")
                 .command(update(agent, &["--tool-allowlist", &shell::json_list(&list)]))
         }
-        _ => finding.advice("the allowlist kept it out"),
+    })
+}
+
+/// A call of a name that no tool has.
+fn unknown_name(name: &str, trace: &Trace, agent: Option<&Agent>) -> Finding {
+    let finding = not_offered(&[name]);
+    let offered = trace.tool_names_advertised.iter().map(String::as_str);
+    let Some(meant) = nearest(name, offered) else {
+        return finding
+            .advice("there is no such tool; what there is:")
+            .command(list_tools());
+    };
+    match agent {
+        Some(agent) if wording::replaced(&agent.system_prompt, name, meant).is_some() => finding
+            .advice(format!(
+                "the closest is {meant}: write it in the prompt instead of {name}"
+            ))
+            .command(update(agent, &["--prompt-replace", name, meant])),
+        _ => finding.advice(format!("the closest is {meant}; say so in what the agent is told")),
     }
 }
 
@@ -265,10 +389,10 @@ pub(super) fn is_about_missing_entry(warning: &str) -> bool {
 pub(super) fn of_warning(warning: &str, agent: &Agent, is_stale: bool) -> Finding {
     let finding = Finding::new(warning);
     if warning.contains("tool_sources is empty") {
-        no_sources(finding, agent)
+        switched_on(finding, agent)
     } else if is_stale && warning.contains("the allowlist keeps every tool out") {
         finding.advice("correct the allowlist as said above")
-    } else if warning.contains("no tool was offered") {
+    } else if warning.contains(NONE_OFFERED) {
         finding.advice("what there is:").command(list_tools())
     } else {
         finding

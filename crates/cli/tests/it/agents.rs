@@ -41,16 +41,138 @@ async fn listed_and_shown() {
         You help.
         --- stderr
         "#);
-    assert_snapshot!(place.run(&["agent", "show", "support", "--prompt"]).await, @r#"
-        exit 0
-        --- stdout
-        You help.
-        --- stderr
-        "#);
     assert_eq!(
         place.run(&["agent", "show", "support", "--json"]).await,
         format!("exit 0\n--- stdout\n{}\n--- stderr\n", agent("support"))
     );
+}
+
+#[tokio::test]
+async fn a_prompt_comes_back_as_it_went() {
+    let place = Place::ready().await;
+    for prompt in ["You help.", " You help.\n\n", "Zeile\r\n\tmit \u{1b}[0m"] {
+        let mut support = agent("support");
+        support["system_prompt"] = json!(prompt);
+        place.server.reset().await;
+        place.in_sandbox("GET", "/agents/support", 200, &support).await;
+        place.in_sandbox("PATCH", "/agents/support", 200, &support).await;
+        let shown = place.run(&["agent", "show", "support", "--prompt"]).await;
+        assert_eq!(shown, format!("exit 0\n--- stdout\n{prompt}--- stderr\n"));
+        std::fs::write(place.work().join("prompt.txt"), prompt).unwrap();
+        place
+            .run(&["agent", "update", "support", "--prompt-file", "prompt.txt"])
+            .await;
+        assert_eq!(
+            place.sent("PATCH", "/agents/support").await,
+            [json!({"system_prompt": prompt})]
+        );
+    }
+}
+
+#[tokio::test]
+async fn reserved_slugs_are_refused_before_anything_is_asked() {
+    let place = Place::ready().await;
+    assert_snapshot!(place.run(&["agent", "show", "tools"]).await, @r#"
+        exit 2
+        --- stdout
+        --- stderr
+        error: invalid value 'tools' for '<SLUG>': no agent has one of the reserved slugs (run, runs, tools, triggers)
+
+        For more information, try '--help'.
+        "#);
+    for arguments in [
+        &["agent", "create", "run", "--prompt", "p"][..],
+        &["agent", "setup", "run"],
+        &["agent", "update", "runs", "--name", "x"],
+        &["agent", "archive", "triggers", "--yes"],
+        &["agent", "versions", "runs"],
+        &["agent", "diff", "runs", "1"],
+        &["agent", "rollback", "runs", "1"],
+        &["agent", "runs", "run"],
+        &["agent", "test", "tools"],
+        &["agent", "key", "mint", "tools", "--kind", "delegate"],
+        &["agent", "key", "list", "tools"],
+        &["agent", "trigger", "list", "tools"],
+        &["run", "list", "tools"],
+        &["usage", "--agent", "tools"],
+    ] {
+        let shown = place.run(arguments).await;
+        assert!(
+            shown.starts_with("exit 2\n") && shown.contains("reserved"),
+            "{arguments:?}: {shown}"
+        );
+    }
+    assert_eq!(place.calls().await, 0);
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_a_new_agent_is_said() {
+    let place = Place::ready().await;
+    let mut created = agent("support");
+    created["tool_allowlist"] = json!(["nope", "serch"]);
+    place.in_sandbox("POST", "/agents", 201, &created).await;
+    let tools = json!({"tools": [{"name": "search", "app_slug": "copass", "description": null}], "count": 1,
+        "skipped": []});
+    place.in_sandbox("GET", "/agents/tools", 200, &tools).await;
+    let create = [
+        "agent",
+        "create",
+        "support",
+        "--prompt",
+        "p",
+        "--tool-allowlist",
+        "nope,serch",
+    ];
+    assert_snapshot!(place.run(&create).await, @r#"
+        exit 0
+        --- stdout
+        Created agent support (ag_01J9Z0000000000000000000AA, anthropic/claude-sonnet-4-6).
+        --- stderr
+        warning: the allowlist names tools that are not there: nope, serch (the closest is search)
+          correct the allowlist:
+            copass agent update support --tool-allowlist '["search"]'
+        Try it with `copass agent test support`.
+        "#);
+    created["tool_sources"] = json!([]);
+    created["warnings"] = json!(["tool_sources is empty, which means no tools", "something else"]);
+    created["allowlist_missing_entries"] = json!(["nope", "serch"]);
+    place
+        .in_sandbox("PATCH", "/agents/support/tool-sources", 200, &created)
+        .await;
+    let create: Vec<&str> = create.into_iter().chain(["--tool-sources", "none"]).collect();
+    assert_snapshot!(place.run(&create).await, @r#"
+        exit 0
+        --- stdout
+        Created agent support (ag_01J9Z0000000000000000000AA, anthropic/claude-sonnet-4-6).
+        --- stderr
+        warning: tool_sources is empty, which means no tools
+          no tool source is switched on for the agent; give it the default ones:
+            copass agent update support --tool-sources default
+        warning: something else
+        Try it with `copass agent test support`.
+        "#);
+}
+
+#[tokio::test]
+async fn a_list_of_tools_is_a_list() {
+    let place = Place::ready().await;
+    assert_snapshot!(place.run(&["agent", "update", "support", "--tool-allowlist", "null"]).await, @r#"
+        exit 2
+        --- stdout
+        --- stderr
+        error: --tool-allowlist is not a JSON list of names: it is null
+
+        hint: a list is --tool-allowlist '["search"]', or names separated by commas: --tool-allowlist search,discover
+        "#);
+    for (flag, text) in [
+        ("--tool-allowlist", r#"{"a":1}"#),
+        ("--tool-allowlist", r#""search""#),
+        ("--tool-sources", "{}"),
+    ] {
+        let shown = place.run(&["agent", "update", "support", flag, text]).await;
+        assert!(shown.starts_with("exit 2\n"), "{text}: {shown}");
+    }
+    assert_eq!(place.calls().await, 0);
 }
 
 #[tokio::test]
@@ -204,6 +326,8 @@ async fn what_cannot_be_created_is_not_sent() {
         --- stdout
         --- stderr
         error: --tool-sources is not a JSON list of names: invalid type: integer `1`, expected a string at line 1 column 2
+
+        hint: a list is --tool-sources '["search"]', or names separated by commas: --tool-sources search,discover
         "#);
     assert_eq!(place.calls().await, 0);
 }

@@ -240,6 +240,60 @@ async fn versions() {
     );
     let requests = place.server.received_requests().await.unwrap();
     assert_eq!(requests[0].url.query(), Some("limit=5&before=4"));
+    let place = Place::ready().await;
+    let mut some = versions.clone();
+    some["versions"].as_array_mut().unwrap().pop();
+    place.in_sandbox("GET", "/agents/support/versions", 200, &some).await;
+    let shown = place.run(&["agent", "versions", "support"]).await;
+    assert!(
+        shown.ends_with("--- stderr\nOlder versions: `copass agent versions support --before 2`.\n"),
+        "{shown}"
+    );
+    let shown = place.run(&["agent", "versions", "support", "--limit", "2"]).await;
+    assert!(
+        shown.ends_with("`copass agent versions support --before 2 --limit 2`.\n"),
+        "{shown}"
+    );
+}
+
+#[tokio::test]
+async fn a_word_of_the_prompt() {
+    let place = Place::ready().await;
+    let mut before = agent("support");
+    before["system_prompt"] = json!("Call serch, then preserch.");
+    place.in_sandbox("GET", "/agents/support", 200, &before).await;
+    let answer = changed(4, json!({"system_prompt": "Call search, then preserch."}));
+    place.in_sandbox("PATCH", "/agents/support", 200, &answer).await;
+    let replace = ["agent", "update", "support", "--prompt-replace", "serch", "search"];
+    let shown = place.run(&replace).await;
+    assert!(shown.contains("Changed agent support: version 3 -> 4."), "{shown}");
+    let json: Vec<&str> = replace.into_iter().chain(["--json"]).collect();
+    assert_eq!(
+        place.run(&json).await,
+        format!("exit 0\n--- stdout\n{answer}\n--- stderr\n")
+    );
+    let sent = json!({"system_prompt": "Call search, then preserch."});
+    assert_eq!(place.sent("PATCH", "/agents/support").await, [sent.clone(), sent]);
+    assert_snapshot!(place.run(&["agent", "update", "support", "--prompt-replace", "call", "x"]).await, @r#"
+        exit 2
+        --- stdout
+        --- stderr
+        error: the word call does not stand in the system prompt of support
+
+        hint: it reads: copass agent show support --prompt
+        "#);
+    let both = [
+        "agent",
+        "update",
+        "support",
+        "--prompt-replace",
+        "a",
+        "b",
+        "--prompt",
+        "x",
+    ];
+    assert!(place.run(&both).await.starts_with("exit 2\n"));
+    assert_eq!(place.sent("PATCH", "/agents/support").await.len(), 2);
 }
 
 #[tokio::test]

@@ -243,8 +243,7 @@ async fn a_wrong_name() {
     assert_snapshot!(fixes(&shown(&run, &agent).await), @r#"
         - the model called serch, which it was not offered
           the closest is search: write it in the prompt instead of serch
-            copass agent show support --prompt > prompt.txt
-            copass agent update support --prompt-file prompt.txt
+            copass agent update support --prompt-replace serch search
         "#);
 }
 

@@ -85,25 +85,27 @@ async fn agent_update() {
           <SLUG>  Slug of the agent
 
         Options:
-              --name <NAME>             Name of the agent
-              --prompt <TEXT>           System prompt
-              --prompt-file <PATH>      File with the system prompt; - reads stdin
-              --description <TEXT>      What the agent is for; empty takes the description away
-              --status <STATUS>         Whether the agent runs; `archived` asks for confirmation [possible
-                                        values: active, archived]
-              --backend <BACKEND>       Model provider: anthropic, google or hermes
-              --model <MODEL>           Name of the model
-              --temperature <X>         Temperature, 0 to 2
-              --max-tokens <N>          Most tokens a run may write
-              --max-turns <N>           Most model answers of one run
-              --timeout-s <N>           Longest run, in seconds
-              --tool-allowlist <TOOLS>  Tools the agent may use: a JSON list, or names separated by commas;
-                                        [] allows all
-              --tool-sources <SOURCES>  Where tools come from: a JSON list, names separated by commas,
-                                        `default`, or `none` for no tools
-          -y, --yes                     Do not ask for confirmation
-          -h, --help                    Print help (see more with '--help')
-          -V, --version                 Print version
+              --name <NAME>                 Name of the agent
+              --prompt <TEXT>               System prompt
+              --prompt-file <PATH>          File with the system prompt; - reads stdin
+              --prompt-replace <OLD> <NEW>  Write another word for one wherever it stands in the system
+                                            prompt
+              --description <TEXT>          What the agent is for; empty takes the description away
+              --status <STATUS>             Whether the agent runs; `archived` asks for confirmation
+                                            [possible values: active, archived]
+              --backend <BACKEND>           Model provider: anthropic, google or hermes
+              --model <MODEL>               Name of the model
+              --temperature <X>             Temperature, 0 to 2
+              --max-tokens <N>              Most tokens a run may write
+              --max-turns <N>               Most model answers of one run
+              --timeout-s <N>               Longest run, in seconds
+              --tool-allowlist <TOOLS>      Tools the agent may use: a JSON list, or names separated by
+                                            commas; [] allows all
+              --tool-sources <SOURCES>      Where tools come from: a JSON list, names separated by commas,
+                                            `default`, or `none` for no tools
+          -y, --yes                         Do not ask for confirmation
+          -h, --help                        Print help (see more with '--help')
+          -V, --version                     Print version
         "#);
 }
 
@@ -169,6 +171,20 @@ async fn agent_key_mint() {
           -h, --help                    Print help (see more with '--help')
           -V, --version                 Print version
         "#);
+}
+
+#[tokio::test]
+async fn whose_rights_the_runs_of_a_key_have() {
+    let shown = Place::bare().await.run(&["agent", "key", "mint", "--help"]).await;
+    for (kind, what) in [
+        ("invoke", "the identity and the integrations of the key's holder"),
+        ("delegate", "those of the sandbox's owner, whoever mints the key"),
+    ] {
+        let line = shown
+            .lines()
+            .find(|line| line.trim_start().starts_with(&format!("- {kind}:")));
+        assert!(line.is_some_and(|line| line.contains(what)), "{shown}");
+    }
 }
 
 #[tokio::test]

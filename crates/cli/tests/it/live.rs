@@ -201,6 +201,60 @@ async fn whoever_leaves_a_test_closes_its_connection() {
     let mut request = server.request().await;
     screen.interrupt();
     request.closed().await;
-    let (_, _, stdout) = screen.end().await;
-    assert_eq!(stdout, "");
+    let (terminal, exit, stdout) = screen.end().await;
+    assert_eq!((exit, stdout.as_str()), (Some(1), ""));
+    assert!(
+        terminal.contains("error: interrupted; the run is cancelled"),
+        "{terminal}"
+    );
+    let test = command(&place, &server.url, &["agent", "test", "support", "--json"]);
+    let screen = Screen::start(test, 24, 100, true);
+    let mut request = server.request().await;
+    screen.interrupt();
+    request.closed().await;
+    let (_, exit, stdout) = screen.end().await;
+    assert_eq!(
+        (exit, stdout.as_str()),
+        (
+            Some(1),
+            "{\"detail\":\"interrupted; the run is cancelled\",\"error\":\"interrupted\",\"status\":0}\n"
+        )
+    );
+}
+
+#[tokio::test]
+async fn usage_on_a_narrow_terminal_says_whose_it_is() {
+    let place = Place::ready().await;
+    let sum = json!({"runs": 11, "tokens_in": 100_000, "tokens_out": 2_000, "cost_microcents": 1_250_000,
+        "runs_without_price": 3, "model_calls": 26});
+    let group = |agent: &str| {
+        let mut group = sum.clone();
+        group["keys"] = json!({"agent": agent, "status": "succeeded"});
+        group
+    };
+    let usage = json!({"since": "2026-04-01T00:00:00Z", "until": "2026-05-01T00:00:00Z", "count": 2, "total": sum,
+        "groups": [group("customer-support"), group("issue-triage")]});
+    place.in_sandbox("GET", "/usage", 200, &usage).await;
+    for by in ["agent", "agent,status"] {
+        for columns in [80, 40, 32] {
+            let command = place.command(&place.work(), &["usage", "--by", by]);
+            let (written, exit, _) = Screen::start(command, 20, columns, false).end().await;
+            assert_eq!(exit, Some(0));
+            let widest = written.lines().map(|line| line.chars().count()).max().unwrap();
+            assert!(widest <= usize::from(columns), "{columns}: {written}");
+            assert!(written.contains("AGENT"), "{written}");
+            assert!(written.contains("\nis") && written.contains("\ncu"), "{written}");
+            if (by, columns) == ("agent", 40) {
+                assert_snapshot!(written, @r#"
+                    Usage from 2026-04-01 00:00:00Z
+                    to 2026-05-01 00:00:00Z
+
+                    AGENT         RUNS  COST
+                    customer-su…  11    $1.25 + 3 runs of u…
+                    issue-triage  11    $1.25 + 3 runs of u…
+                    all           11    $1.25 + 3 runs of u…
+                    "#);
+            }
+        }
+    }
 }

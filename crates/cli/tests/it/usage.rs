@@ -204,7 +204,21 @@ async fn errors_have_hints() {
 
         hint: ask the owner of the sandbox for a role that allows this
         "#);
-    assert_snapshot!(place.run(&["agent", "create", "run", "--prompt", "x"]).await, @r#"
+    for detail in [
+        "an agent key may run its one agent and read the runs it started, nothing else; use another credential",
+        "a key of one agent can only run that agent and read the runs it started",
+    ] {
+        let place = Place::ready().await;
+        place
+            .in_sandbox("GET", "/agents", 403, &problem("forbidden", detail))
+            .await;
+        let shown = place.run(&["agent", "list"]).await;
+        assert!(
+            shown.starts_with("exit 4\n") && shown.contains("use your own login") && !shown.contains("role"),
+            "{shown}"
+        );
+    }
+    assert_snapshot!(place.run(&["agent", "create", "a", "--prompt", "x"]).await, @r#"
         exit 1
         --- stdout
         --- stderr

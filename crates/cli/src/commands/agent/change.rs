@@ -15,7 +15,7 @@ use crate::{
     context::Context,
     diagnosis::{self, Finding},
     failure::Failure,
-    prompt, shell,
+    prompt, shell, wording,
 };
 
 /// The requests of one update.
@@ -29,7 +29,8 @@ pub(super) async fn update(context: &Context, args: AgentUpdate) -> Result<(), F
     let slug = args.slug.clone();
     let must_ask = args.status == Some(AgentStatus::Archived);
     let yes = args.consent.yes;
-    let wanted = Wanted::read(args)?;
+    let prompt_replace = args.prompt_replace.clone();
+    let mut wanted = Wanted::read(args)?;
     if must_ask {
         prompt::can_consent(context, yes, "archive an agent")?;
     }
@@ -37,18 +38,28 @@ pub(super) async fn update(context: &Context, args: AgentUpdate) -> Result<(), F
     if must_ask && !yes {
         super::confirm_archiving(context, &client, &sandbox_id, &slug).await?;
     }
-    // The answer alone does not say what it was before; programs do not ask.
-    let before = if context.output.is_json() {
+    // The answer alone does not say what it was before; programs do not ask, unless a part of it is to change.
+    let before = if context.output.is_json() && prompt_replace.is_none() {
         None
     } else {
         Some(client.agent(&sandbox_id, &slug).await?.value)
     };
+    if let (Some([old, new]), Some(before)) = (prompt_replace.as_deref(), &before) {
+        let prompt = wording::replaced(&before.system_prompt, old, new).ok_or_else(|| {
+            Failure::usage(format!("the word {old} does not stand in the system prompt of {slug}")).hint(format!(
+                "it reads: {}",
+                shell::copass(&["agent", "show", &slug, "--prompt"])
+            ))
+        })?;
+        wanted.fields.get_or_insert_default().system_prompt = Some(prompt);
+    }
     let reply = wanted.send(&client, &sandbox_id, &slug).await?;
     tell(context, &client, &sandbox_id, before.as_ref(), &reply).await
 }
 
 impl Wanted {
     fn read(args: AgentUpdate) -> Result<Self, Failure> {
+        let changes_prompt = args.prompt_replace.is_some();
         let fields = UpdateAgentRequest {
             name: args.name,
             // An empty text takes it away.
@@ -68,7 +79,8 @@ impl Wanted {
             settings: make::settings(&args.model),
             tool_sources: args.tools.tool_sources.as_deref().map(make::tool_sources).transpose()?,
         };
-        if wanted.fields.is_none() && wanted.settings.is_none() && wanted.tool_sources.is_none() {
+        let is_nothing = wanted.fields.is_none() && wanted.settings.is_none() && wanted.tool_sources.is_none();
+        if is_nothing && !changes_prompt {
             return Err(
                 Failure::usage("nothing to change").hint("`copass agent update --help` lists what can be changed")
             );
@@ -128,13 +140,18 @@ async fn tell(
     context
         .output
         .reply(reply, |changed| describe(before, &changed.agent))?;
+    warn(context, client, sandbox_id, &reply.value).await;
+    Ok(())
+}
+
+/// Says what is wrong with an agent after a change; programs read it in the answer.
+pub(super) async fn warn(context: &Context, client: &Client, sandbox_id: &str, changed: &ChangedAgent) {
     if context.output.is_json() {
-        return Ok(());
+        return;
     }
-    for finding in findings(client, sandbox_id, &reply.value).await {
+    for finding in findings(client, sandbox_id, changed).await {
         context.output.note(&finding.describe("warning: "));
     }
-    Ok(())
 }
 
 async fn findings(client: &Client, sandbox_id: &str, changed: &ChangedAgent) -> Vec<Finding> {

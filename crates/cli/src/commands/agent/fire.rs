@@ -5,6 +5,7 @@ use copass_types::api::{AgentRun, JsonObject, TestAgentRequest};
 
 use crate::{
     args::AgentTest,
+    commands::turn,
     context::Context,
     failure::{EXIT_FAILED, Failure},
     live::Waiting,
@@ -40,11 +41,14 @@ pub(super) async fn fire(
     event: Option<JsonObject>,
 ) -> Result<(), Failure> {
     let body = TestAgentRequest { event_payload: event };
-    // Leaving closes the connection, and that cancels the run: Ctrl-C needs no handling here.
     let waiting = Waiting::new(&context.output, &format!("{slug} works"));
-    let answer = client.test_agent(sandbox_id, slug, &body).await;
+    let answer = tokio::select! {
+        answer = client.test_agent(sandbox_id, slug, &body) => Some(answer),
+        _ = tokio::signal::ctrl_c() => None,
+    };
     drop(waiting);
-    let reply = answer?;
+    // Leaving closes the connection, and that cancels the run.
+    let reply = answer.ok_or_else(turn::interrupted)??;
     context.output.reply(&reply, describe)?;
     let run = &reply.value;
     if !context.output.is_json() {

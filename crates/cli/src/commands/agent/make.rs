@@ -1,9 +1,12 @@
 //! `copass agent create`, and the readers of what it shares with `update` and `setup`.
 
-use copass_client::{Client, Reply};
-use copass_types::api::{Agent, CreateAgentRequest, ModelSettingsInput};
+use std::collections::HashSet;
 
-use super::model;
+use copass_client::{Client, Reply};
+use copass_types::api::{Agent, ChangedAgent, CreateAgentRequest, ListToolsQuery, ModelSettingsInput};
+use serde_json::Value;
+
+use super::{change, model};
 use crate::{
     args::{AgentCreate, ModelArgs},
     context::Context,
@@ -18,7 +21,7 @@ pub(super) async fn create(context: &Context, args: AgentCreate) -> Result<(), F
     let (body, tool_sources) = request(args)?;
     let (client, sandbox_id) = context.in_sandbox().await?;
     let reply = make(&client, &sandbox_id, &body, tool_sources).await?;
-    tell(context, &reply)
+    tell(context, &client, &sandbox_id, &reply).await
 }
 
 /// Creates the agent. Its tool sources are a request of their own (`rest.md` 12.7), so they may fail after it is there.
@@ -27,17 +30,14 @@ pub(super) async fn make(
     sandbox_id: &str,
     body: &CreateAgentRequest,
     tool_sources: Option<ToolSources>,
-) -> Result<Reply<Agent>, Failure> {
+) -> Result<Reply<ChangedAgent>, Failure> {
     let reply = client.create_agent(sandbox_id, body).await?;
     let Some(tool_sources) = tool_sources else {
-        return Ok(reply);
+        return Ok(read(reply));
     };
     let slug = &reply.value.slug;
     match client.update_tool_sources(sandbox_id, slug, tool_sources.clone()).await {
-        Ok(changed) => Ok(Reply {
-            value: changed.value.agent,
-            text: changed.text,
-        }),
+        Ok(changed) => Ok(changed),
         Err(error) => {
             let mut failure = Failure::from(error);
             failure.message = format!(
@@ -53,16 +53,64 @@ pub(super) async fn make(
     }
 }
 
-/// Says what was created, and what to do next.
-pub(super) fn tell(context: &Context, reply: &Reply<Agent>) -> Result<(), Failure> {
-    context.output.reply(reply, |agent| {
+/// The answer with its warnings, where the server sends some.
+fn read(reply: Reply<Agent>) -> Reply<ChangedAgent> {
+    let value = serde_json::from_str(&reply.text).unwrap_or_else(|_| ChangedAgent {
+        agent: reply.value,
+        warnings: Vec::new(),
+        allowlist_missing_entries: Vec::new(),
+    });
+    Reply {
+        value,
+        text: reply.text,
+    }
+}
+
+/// Says what was created, what is wrong with it, and what to do next.
+pub(super) async fn tell(
+    context: &Context,
+    client: &Client,
+    sandbox_id: &str,
+    reply: &Reply<ChangedAgent>,
+) -> Result<(), Failure> {
+    context.output.reply(reply, |changed| {
+        let agent = &changed.agent;
         format!("Created agent {} ({}, {}).", agent.slug, agent.agent_id, model(agent))
     })?;
-    if !context.output.is_json() {
-        let test = shell::copass(&["agent", "test", &reply.value.slug]);
-        context.output.note(&format!("Try it with `{test}`."));
+    if context.output.is_json() {
+        return Ok(());
     }
+    let mut changed = reply.value.clone();
+    look_for_missing(client, sandbox_id, &mut changed).await;
+    change::warn(context, client, sandbox_id, &changed).await;
+    let test = shell::copass(&["agent", "test", &changed.agent.slug]);
+    context.output.note(&format!("Try it with `{test}`."));
     Ok(())
+}
+
+/// The answer to a creation need not say what the answer to a change does: entries of the allowlist that match no tool.
+/// New agents have the default sources, and of those the list tells. Without it nothing is said.
+async fn look_for_missing(client: &Client, sandbox_id: &str, changed: &mut ChangedAgent) {
+    let is_told = !changed.warnings.is_empty() || changed.agent.tool_sources.is_some();
+    if is_told || changed.agent.tool_allowlist.is_empty() {
+        return;
+    }
+    let Ok(reply) = client.list_tools(sandbox_id, &ListToolsQuery::default()).await else {
+        return;
+    };
+    let list = reply.value;
+    let mut seen = HashSet::new();
+    let entries = changed.agent.tool_allowlist.iter();
+    changed.allowlist_missing_entries = entries
+        .filter(|entry| list.tools.iter().all(|tool| tool.name != **entry) && seen.insert(entry.as_str()))
+        .cloned()
+        .collect();
+    if !changed.allowlist_missing_entries.is_empty() {
+        let skipped = list.skipped.iter();
+        changed.warnings = skipped
+            .map(|source| format!("the tool source {} was skipped: {}", source.name, source.reason))
+            .collect();
+    }
 }
 
 fn request(args: AgentCreate) -> Result<(CreateAgentRequest, Option<ToolSources>), Failure> {
@@ -141,16 +189,35 @@ pub(super) fn sources_word(sources: &ToolSources) -> String {
 }
 
 fn names(flag: &str, text: &str) -> Result<Vec<String>, Failure> {
-    if text.trim_start().starts_with('[') {
-        return serde_json::from_str(text)
-            .map_err(|error| Failure::usage(format!("{flag} is not a JSON list of names: {error}")));
+    let not_a_list = |why: &str| {
+        Failure::usage(format!("{flag} is not a JSON list of names: {why}")).hint(format!(
+            "a list is {flag} '[\"search\"]', or names separated by commas: {flag} search,discover"
+        ))
+    };
+    let text = text.trim();
+    match serde_json::from_str::<Value>(text) {
+        Ok(Value::Array(_)) => serde_json::from_str(text).map_err(|error| not_a_list(&error.to_string())),
+        // As a name it would match no tool, and the agent would have none.
+        Ok(other) => Err(not_a_list(&format!("it is {}", kind(&other)))),
+        Err(error) if text.starts_with(['[', '{', '"']) => Err(not_a_list(&error.to_string())),
+        Err(_) => Ok(text
+            .split(',')
+            .map(str::trim)
+            .filter(|name| !name.is_empty())
+            .map(str::to_owned)
+            .collect()),
     }
-    Ok(text
-        .split(',')
-        .map(str::trim)
-        .filter(|name| !name.is_empty())
-        .map(str::to_owned)
-        .collect())
+}
+
+fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "true or false",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a single text",
+        Value::Array(_) => "a list",
+        Value::Object(_) => "an object",
+    }
 }
 
 #[cfg(test)]
@@ -162,7 +229,19 @@ mod tests {
         assert_eq!(tool_allowlist(r#"["a","b"]"#).unwrap(), ["a", "b"]);
         assert_eq!(tool_allowlist("a, b,").unwrap(), ["a", "b"]);
         assert!(tool_allowlist("[]").unwrap().is_empty());
-        for text in ["[1]", "", " , "] {
+        for text in [
+            "[1]",
+            "",
+            " , ",
+            "null",
+            "true",
+            "7",
+            r#""search""#,
+            r#"{"a":1}"#,
+            r#"{"a""#,
+            r#"["a""#,
+            r#"["a",null]"#,
+        ] {
             assert!(tool_allowlist(text).is_err(), "{text}");
         }
     }
@@ -180,6 +259,8 @@ mod tests {
             assert_eq!(read, expected, "{text}");
             assert_eq!(tool_sources(&sources_word(&read)).unwrap(), read);
         }
-        assert!(tool_sources(" ").is_err());
+        for text in [" ", "{}", r#""a""#, "[null]"] {
+            assert!(tool_sources(text).is_err(), "{text}");
+        }
     }
 }

@@ -81,13 +81,11 @@ fn model(agent: &Agent) -> String {
 async fn show(context: &Context, slug: &str, only_prompt: bool) -> Result<(), Failure> {
     let (client, sandbox_id) = context.in_sandbox().await?;
     let reply = client.agent(&sandbox_id, slug).await?;
-    context.output.reply(&reply, |agent| {
-        if only_prompt {
-            agent.system_prompt.clone()
-        } else {
-            describe(agent)
-        }
-    })
+    if only_prompt && !context.output.is_json() {
+        // So that it can be changed in a file and given back, or given back unchanged.
+        return context.output.exactly(&reply.value.system_prompt);
+    }
+    context.output.reply(&reply, describe)
 }
 
 fn describe(agent: &Agent) -> String {

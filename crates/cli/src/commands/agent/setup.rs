@@ -43,11 +43,11 @@ pub(super) async fn run(context: &Context, slug: Option<String>) -> Result<(), F
         _ = &mut interrupt => return Err(left_while_creating(&body.slug)),
         reply = make::make(&client, &sandbox_id, &body, tool_sources) => reply?,
     };
-    make::tell(context, &reply)?;
+    make::tell(context, &client, &sandbox_id, &reply).await?;
     if context.output.is_json() {
         return Ok(());
     }
-    let slug = &reply.value.slug;
+    let slug = &reply.value.agent.slug;
     tokio::select! {
         biased;
         // The agent is there: leaving now is no failure.

@@ -10,6 +10,7 @@ use crate::{
     context::Context,
     failure::Failure,
     output::Tint,
+    shell,
     table::{self, Spare::Cut},
 };
 
@@ -49,7 +50,19 @@ pub(super) async fn list(
             rows,
             "No versions.",
         )
-    })
+    })?;
+    let oldest = reply.value.versions.last().map(|version| version.version);
+    if let Some(oldest) = oldest.filter(|oldest| *oldest > 1 && !context.output.is_json()) {
+        let (before, limit) = (oldest.to_string(), limit.map(|limit| limit.to_string()));
+        let mut words = vec!["agent", "versions", slug, "--before", &before];
+        if let Some(limit) = &limit {
+            words.extend(["--limit", limit]);
+        }
+        context
+            .output
+            .note(&format!("Older versions: `{}`.", shell::copass(&words)));
+    }
+    Ok(())
 }
 
 pub(super) async fn diff(context: &Context, slug: &str, from: u32, to: Option<u32>) -> Result<(), Failure> {
