@@ -26,8 +26,8 @@ pub trait Provider: Send + Sync {
 
     /// Starts one model answer.
     ///
-    /// The stream yields any number of [`StreamEvent::TextDelta`] and [`StreamEvent::ToolCall`], then exactly one
-    /// [`StreamEvent::Finish`] or one error, and ends. Dropping the stream stops the work.
+    /// The stream yields any number of [`StreamEvent::TextDelta`], [`StreamEvent::Usage`] and [`StreamEvent::ToolCall`],
+    /// then exactly one [`StreamEvent::Finish`] or one error, and ends. Dropping the stream stops the work.
     async fn stream(&self, request: Request) -> Result<EventStream, Error>;
 }
 
@@ -167,11 +167,14 @@ pub enum StreamEvent {
     TextDelta(String),
     /// A complete tool call, never a part of one.
     ToolCall(ToolCall),
+    /// What this answer used so far, as soon as the provider tells: whoever drops the stream pays for it all the same.
+    /// Each one replaces the one before.
+    Usage(Usage),
     /// The end of the answer: exactly one, and last.
     Finish {
         /// Why the model stopped.
         stop_reason: StopReason,
-        /// What the answer cost.
+        /// What the answer used; nothing at all means that the provider did not tell.
         usage: Usage,
     },
 }
@@ -226,6 +229,31 @@ pub struct Usage {
     pub cache_creation_input_tokens: u64,
     /// Tokens spent on thinking.
     pub thinking_tokens: u64,
+}
+
+impl Usage {
+    /// The largest count of a kind that a provider is believed: no answer has as many, and sums over many runs hold it.
+    pub const MAX_COUNT: u64 = 1_000_000_000;
+
+    /// Whether nothing was told: an answer has read something at least.
+    #[must_use]
+    pub fn is_untold(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Whether a count was cut, or should have been.
+    #[must_use]
+    pub fn is_implausible(&self) -> bool {
+        [
+            self.input_tokens,
+            self.output_tokens,
+            self.cache_read_input_tokens,
+            self.cache_creation_input_tokens,
+            self.thinking_tokens,
+        ]
+        .into_iter()
+        .any(|count| count >= Self::MAX_COUNT)
+    }
 }
 
 impl Add for Usage {
@@ -302,6 +330,8 @@ pub struct Error {
     pub message: String,
     /// How long the provider asks to wait.
     pub retry_after: Option<Duration>,
+    /// Whether the provider never began to answer, and so used nothing: it could not be reached, or refused.
+    pub is_refused: bool,
 }
 
 impl Error {
@@ -311,7 +341,15 @@ impl Error {
             kind,
             message: message.into(),
             retry_after: None,
+            is_refused: false,
         }
+    }
+
+    /// The same error of a provider that never began to answer.
+    #[must_use]
+    pub fn refused(mut self) -> Self {
+        self.is_refused = true;
+        self
     }
 
     /// The same error with the time the provider asks to wait.

@@ -33,6 +33,7 @@ mod resolution;
 mod results;
 mod run_rows;
 mod sessions;
+mod spending;
 mod support;
 mod tenancy;
 mod tools;

@@ -82,7 +82,8 @@ impl AgentPlanner {
                 Intent::Lacking(tool, missing) => Some((tool.name.as_str(), missing.as_slice())),
                 Intent::Call(..) => None,
             });
-            let text = report::answer(&facts, &outcomes, lacking);
+            let is_cut = request.system_prompt.len() > prompt::MAX_BYTES;
+            let text = report::answer(&facts, &outcomes, lacking, is_cut);
             let deltas = planner::deltas(&text).into_iter().map(StreamEvent::TextDelta);
             (deltas.collect(), StopReason::EndTurn)
         };

@@ -6,6 +6,7 @@ use super::{
     Outcome,
     arguments::{Missing, Reason},
     facts::Facts,
+    prompt,
 };
 
 const MAX_FIELDS: usize = 12;
@@ -22,11 +23,18 @@ pub(super) fn answer<'a>(
     facts: &Facts,
     outcomes: &[Outcome<'_>],
     lacking: impl Iterator<Item = (&'a str, &'a [Missing])>,
+    is_prompt_cut: bool,
 ) -> String {
     let mut lines: Vec<String> = outcomes.iter().map(outcome).collect();
     lines.extend(lacking.map(|(name, missing)| not_called(name, missing)));
     if lines.is_empty() {
         lines.push(summary(facts));
+    }
+    if is_prompt_cut {
+        lines.push(format!(
+            "Of the agent's prompt the first {} KiB were read; tools that only stand behind them were not looked for.",
+            prompt::MAX_BYTES / 1024
+        ));
     }
     lines.push(String::new());
     lines.push(ABOUT_ITSELF.to_owned());

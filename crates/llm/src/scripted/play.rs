@@ -57,9 +57,8 @@ pub(super) fn error(failure: Failure) -> Error {
     };
     let retry_after = failure.retry_after_ms.map(Duration::from_millis);
     Error {
-        kind: failure.kind,
-        message,
         retry_after,
+        ..Error::new(failure.kind, message)
     }
 }
 

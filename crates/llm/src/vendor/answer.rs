@@ -1,7 +1,9 @@
 //! The stream of one answer, as the port promises it.
 
 use std::collections::HashSet;
+use std::future::poll_fn;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use futures::{Stream, StreamExt as _};
@@ -57,7 +59,16 @@ impl Answer {
         async_stream::stream! {
             let mut calls = Vec::new();
             let mut shown_at = Instant::now();
-            while let Some(event) = stream.next().await {
+            loop {
+                let (news, event) = heard(&mut stream, &self.meter).await;
+                if let Some(usage) = news {
+                    yield Ok(StreamEvent::Usage(usage));
+                }
+                let event = match event {
+                    None => continue,
+                    Some(None) => break,
+                    Some(Some(event)) => event,
+                };
                 match self.step(event) {
                     Ok(Step::Nothing) => {}
                     Ok(Step::SignOfLife) => {
@@ -86,7 +97,10 @@ impl Answer {
                     }
                 }
             }
-            yield Err(fault::ended_early(self.backend, self.meter.has_data()));
+            yield Err(match self.meter.fault() {
+                Some(fault) => fault::protocol(self.backend, &fault),
+                None => fault::ended_early(self.backend, self.meter.has_data()),
+            });
         }
     }
 
@@ -95,6 +109,9 @@ impl Answer {
             Ok(event) => event,
             Err(error) => return self.failed(&error),
         };
+        if let Some(fault) = self.meter.fault() {
+            return Err(fault::protocol(self.backend, &fault));
+        }
         if self.meter.bytes() > MAX_STREAM_BYTES {
             return Err(fault::protocol(
                 self.backend,
@@ -117,7 +134,7 @@ impl Answer {
                     ));
                 }
                 match self.backend {
-                    // Google's calls come whole; those of the others are collected by the library.
+                    // Google's calls come whole; Anthropic's are collected by the library, the others' by the meter.
                     Backend::Google => Step::Call(chunk.tool_call),
                     Backend::Anthropic | Backend::Hermes => Step::SignOfLife,
                 }
@@ -128,6 +145,9 @@ impl Answer {
 
     /// An error, or not one: the library takes a frame of Google's that holds counts only for a failure.
     fn failed(&self, error: &genai::Error) -> Result<Step, Error> {
+        if let Some(fault) = self.meter.fault() {
+            return Err(fault::protocol(self.backend, &fault));
+        }
         if let Some(reason) = self.meter.refusal() {
             return Err(fault::refused(self.backend, &reason));
         }
@@ -154,23 +174,25 @@ impl Answer {
         {
             return Err(fault::broken_call(self.backend, word));
         }
+        if self.backend == Backend::Hermes {
+            calls.extend(self.meter.take_calls());
+        }
         let mut thoughts = Vec::new();
         if let Some(content) = end.captured_content {
             take_content(content, &mut calls, &mut thoughts);
         }
         let is_cut = reason.as_ref().is_some_and(WireReason::is_max_tokens);
         let mut whole = Vec::with_capacity(calls.len());
-        for position in 0..calls.len() {
-            // A server that counts its calls from one makes the library repeat the first: the last of an id is whole.
-            let id = &calls[position].call_id;
-            let is_repeated = calls[position + 1..].iter().any(|later| later.call_id == *id);
-            if self.backend == Backend::Hermes && is_repeated {
-                continue;
-            }
-            let call = std::mem::replace(&mut calls[position], empty_call());
+        for call in calls {
             if let Some(call) = self.call(call, is_cut)? {
                 whole.push(call);
             }
+        }
+        if whole.is_empty() && matches!(reason, Some(WireReason::ToolCall(_))) {
+            return Err(fault::protocol(
+                self.backend,
+                "ended its answer with tool calls and sent none that can be read",
+            ));
         }
         if let Some(first) = whole.first_mut()
             && !thoughts.is_empty()
@@ -229,6 +251,23 @@ impl Answer {
     }
 }
 
+/// What comes next: news of the usage as soon as the meter has them, an event (`Some(None)` at the end), or both. The
+/// library says nothing of a frame that only counts, and may wait for ever behind it.
+async fn heard(
+    stream: &mut ChatStream,
+    meter: &Meter,
+) -> (Option<Usage>, Option<Option<genai::Result<ChatStreamEvent>>>) {
+    poll_fn(|context| {
+        let polled = stream.poll_next_unpin(context);
+        match (meter.news(), polled) {
+            (news, Poll::Ready(event)) => Poll::Ready((news, Some(event))),
+            (Some(usage), Poll::Pending) => Poll::Ready((Some(usage), None)),
+            (None, Poll::Pending) => Poll::Pending,
+        }
+    })
+    .await
+}
+
 /// Calls, and signed thoughts in the form in which they go back.
 fn take_content(content: MessageContent, calls: &mut Vec<genai::chat::ToolCall>, thoughts: &mut Vec<Value>) {
     let mut signature = None;
@@ -244,15 +283,6 @@ fn take_content(content: MessageContent, calls: &mut Vec<genai::chat::ToolCall>,
             ContentPart::Custom(block) => thoughts.push(block.data),
             _ => {}
         }
-    }
-}
-
-fn empty_call() -> genai::chat::ToolCall {
-    genai::chat::ToolCall {
-        call_id: String::new(),
-        fn_name: String::new(),
-        fn_arguments: Value::Null,
-        thought_signatures: None,
     }
 }
 

@@ -41,7 +41,7 @@ pub(super) fn of_stream(backend: Backend, error: &genai::Error) -> Error {
             status, body, headers, ..
         } => {
             let body = serde_json::from_str(body).unwrap_or(Value::Null);
-            of_status(backend, *status, &body, headers)
+            of_status(backend, *status, &body, headers).refused()
         }
         genai::Error::ChatResponse { body, .. } => of_event(backend, body),
         genai::Error::StreamParse { .. } => protocol(backend, "sent an event that is not JSON"),
@@ -52,7 +52,8 @@ pub(super) fn of_stream(backend: Backend, error: &genai::Error) -> Error {
                 display(backend),
                 settings(backend)
             ),
-        ),
+        )
+        .refused(),
         genai::Error::JsonValueExt(_) => protocol(backend, "sent an event that lacks what it should hold"),
         _ => protocol(backend, "sent what cannot be understood"),
     }
@@ -131,7 +132,7 @@ fn of_connection(backend: Backend, error: &reqwest::Error) -> Error {
     let name = display(backend);
     if error.is_builder() {
         let message = format!("no request can be made to {name}: check {}", settings(backend));
-        return Error::new(ErrorKind::InvalidRequest, message);
+        return Error::new(ErrorKind::InvalidRequest, message).refused();
     }
     let what = if error.is_connect() {
         let cause = if is_certificate(error) {
@@ -148,7 +149,10 @@ fn of_connection(backend: Backend, error: &reqwest::Error) -> Error {
     } else {
         format!("the connection to {name} broke; try again")
     };
-    Error::new(ErrorKind::Retryable, what)
+    Error {
+        is_refused: error.is_connect(),
+        ..Error::new(ErrorKind::Retryable, what)
+    }
 }
 
 fn is_certificate(error: &reqwest::Error) -> bool {
@@ -285,9 +289,8 @@ fn described(
         _ => format!("{name} refuses the request{facts}: check the agent's model and its settings"),
     };
     Error {
-        kind,
-        message: sentence,
         retry_after: retry_after.filter(|_| kind.is_retryable()),
+        ..Error::new(kind, sentence)
     }
 }
 

@@ -79,6 +79,8 @@ impl Stream for Joined {
                         break;
                     }
                 }
+                // Counts are no part of the text: it goes on waiting behind them.
+                usage @ Poll::Ready(Some(Ok(StreamEvent::Usage(_)))) => return usage,
                 other if this.text.is_empty() => return other,
                 Poll::Ready(next) => {
                     this.next = next;
@@ -133,6 +135,22 @@ mod tests {
     async fn signs_of_life_are_not_held_back() {
         let events = joined(vec![text(""), text("a"), text("b"), text(""), text("c"), finish()]).await;
         assert_eq!(events, [text(""), text("a"), text("b"), text(""), text("c"), finish()]);
+    }
+
+    #[tokio::test]
+    async fn counts_among_the_text_let_nothing_go() {
+        let usage = || Ok(StreamEvent::Usage(Usage::default()));
+        let events = joined(vec![
+            usage(),
+            text("a"),
+            usage(),
+            text("b"),
+            usage(),
+            text("c"),
+            finish(),
+        ])
+        .await;
+        assert_eq!(events, [usage(), text("a"), usage(), usage(), text("bc"), finish()]);
     }
 
     #[tokio::test(start_paused = true)]

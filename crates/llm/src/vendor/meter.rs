@@ -6,11 +6,11 @@
 
 use genai::chat::{ChatFrameSink, FrameCtx, RawFrameRef};
 use parking_lot::Mutex;
-use serde::Deserialize;
+use serde_json::Value;
 
 use crate::port::Usage;
 
-use super::Backend;
+use super::{Backend, calls::Calls};
 
 /// What one stream has shown so far.
 #[derive(Debug)]
@@ -22,9 +22,12 @@ pub(super) struct Meter {
 #[derive(Debug, Default)]
 struct Readings {
     usage: Usage,
+    /// What was told of it already.
+    told: Usage,
     bytes: usize,
     has_data: bool,
     refusal: Option<String>,
+    calls: Calls,
 }
 
 impl Meter {
@@ -39,6 +42,13 @@ impl Meter {
         self.readings.lock().usage
     }
 
+    /// Usage so far, where it changed since it was last asked for.
+    pub(super) fn news(&self) -> Option<Usage> {
+        let mut readings = self.readings.lock();
+        let usage = readings.usage;
+        (std::mem::replace(&mut readings.told, usage) != usage).then_some(usage)
+    }
+
     /// Bytes of events so far.
     pub(super) fn bytes(&self) -> usize {
         self.readings.lock().bytes
@@ -47,6 +57,16 @@ impl Meter {
     /// Whether there was any event at all.
     pub(super) fn has_data(&self) -> bool {
         self.readings.lock().has_data
+    }
+
+    /// What the server did that no server may.
+    pub(super) fn fault(&self) -> Option<String> {
+        self.readings.lock().calls.fault().map(str::to_owned)
+    }
+
+    /// The calls of an answer in OpenAI's format that is at its end.
+    pub(super) fn take_calls(&self) -> Vec<genai::chat::ToolCall> {
+        std::mem::take(&mut self.readings.lock().calls).finish()
     }
 
     /// Why Google refused the prompt, where it did.
@@ -71,76 +91,90 @@ impl ChatFrameSink for Meter {
 impl Readings {
     /// Counts are those of the whole answer so far, and a later event may repeat only some of them.
     fn anthropic(&mut self, event: Option<&str>, data: &str) {
-        let usage = match event {
-            Some("message_start") => serde_json::from_str::<MessageStart>(data)
-                .ok()
-                .and_then(|start| start.message.usage),
-            Some("message_delta") => serde_json::from_str::<MessageDelta>(data)
-                .ok()
-                .and_then(|delta| delta.usage),
+        let place = match event {
+            Some("message_start") => "/message/usage",
+            Some("message_delta") => "/usage",
             _ => return,
         };
-        let Some(usage) = usage else { return };
-        let thinking = usage.output_tokens_details.and_then(|details| details.thinking_tokens);
-        for (reading, count) in [
-            (&mut self.usage.input_tokens, usage.input_tokens),
-            (&mut self.usage.output_tokens, usage.output_tokens),
-            (&mut self.usage.cache_read_input_tokens, usage.cache_read_input_tokens),
+        let Ok(frame) = serde_json::from_str::<Value>(data) else {
+            return;
+        };
+        let Some(told) = frame.pointer(place) else { return };
+        for (reading, place) in [
+            (&mut self.usage.input_tokens, "/input_tokens"),
+            (&mut self.usage.output_tokens, "/output_tokens"),
+            (&mut self.usage.cache_read_input_tokens, "/cache_read_input_tokens"),
             (
                 &mut self.usage.cache_creation_input_tokens,
-                usage.cache_creation_input_tokens,
+                "/cache_creation_input_tokens",
             ),
-            (&mut self.usage.thinking_tokens, thinking),
+            (
+                &mut self.usage.thinking_tokens,
+                "/output_tokens_details/thinking_tokens",
+            ),
         ] {
-            if let Some(count) = count {
+            if let Some(count) = count(told, place) {
                 *reading = count;
             }
         }
     }
 
-    /// The prompt's count holds what came from the cache; the candidates' does not hold the thoughts.
+    /// The prompt's count holds what came from the cache; the candidates' does not hold the thoughts. Each frame tells
+    /// all of them, and leaves out what is zero.
     fn google(&mut self, data: &str) {
-        let Ok(frame) = serde_json::from_str::<GoogleFrame>(data) else {
+        let Ok(frame) = serde_json::from_str::<Value>(data) else {
             return;
         };
-        if let Some(reason) = frame.prompt_feedback.and_then(|feedback| feedback.block_reason) {
-            self.refusal = Some(reason);
+        if let Some(reason) = frame.pointer("/promptFeedback/blockReason").and_then(Value::as_str) {
+            self.refusal = Some(reason.to_owned());
         }
-        let Some(usage) = frame.usage_metadata else { return };
-        let cached = usage.cached_content_token_count;
-        let prompt = usage
-            .prompt_token_count
-            .saturating_add(usage.tool_use_prompt_token_count);
+        let Some(told) = frame.get("usageMetadata") else { return };
+        let prompt = count(told, "/promptTokenCount");
+        let candidates = count(told, "/candidatesTokenCount");
+        let thoughts = count(told, "/thoughtsTokenCount");
+        if prompt.or(candidates).or(thoughts).is_none() {
+            return;
+        }
+        let cached = count(told, "/cachedContentTokenCount").unwrap_or_default();
+        let used = count(told, "/toolUsePromptTokenCount").unwrap_or_default();
+        let thoughts = thoughts.unwrap_or_default();
         self.usage = Usage {
-            input_tokens: prompt.saturating_sub(cached),
-            output_tokens: usage.candidates_token_count.saturating_add(usage.thoughts_token_count),
+            input_tokens: prompt.unwrap_or_default().saturating_add(used).saturating_sub(cached),
+            output_tokens: candidates.unwrap_or_default().saturating_add(thoughts),
             cache_read_input_tokens: cached,
             cache_creation_input_tokens: 0,
-            thinking_tokens: usage.thoughts_token_count,
+            thinking_tokens: thoughts,
         };
     }
 
     /// Some servers send usage with every chunk, some with the last, some with one that has no choice; the last counts.
     fn hermes(&mut self, data: &str) {
-        if !data.contains("\"usage\"") {
+        // Most frames hold neither, and need not be read twice.
+        if !data.contains("\"usage\"") && !data.contains("\"tool_calls\"") {
             return;
         }
-        let Some(usage) = serde_json::from_str::<Chunk>(data).ok().and_then(|chunk| chunk.usage) else {
+        let Ok(frame) = serde_json::from_str::<Value>(data) else {
             return;
         };
-        let read = usage
-            .prompt_tokens_details
-            .cached_tokens
-            .or(usage.prompt_cache_hit_tokens);
+        self.calls.take(&frame);
+        let Some(told) = frame.get("usage") else { return };
+        let prompt = count(told, "/prompt_tokens");
+        let completion = count(told, "/completion_tokens");
+        if prompt.or(completion).is_none() {
+            return;
+        }
+        let (prompt, completion) = (prompt.unwrap_or_default(), completion.unwrap_or_default());
+        // What routers and servers of others call the same things.
+        let read =
+            count(told, "/prompt_tokens_details/cached_tokens").or_else(|| count(told, "/prompt_cache_hit_tokens"));
         let read = read.unwrap_or_default();
-        let written = usage.prompt_tokens_details.cache_write_tokens;
-        let written = written.or(usage.cache_creation_input_tokens).unwrap_or_default();
-        let prompt = usage.prompt_tokens.unwrap_or_default();
-        let completion = usage.completion_tokens.unwrap_or_default();
-        let thinking = usage.completion_tokens_details.reasoning_tokens.unwrap_or_default();
+        let written = count(told, "/prompt_tokens_details/cache_write_tokens");
+        let written = written.or_else(|| count(told, "/cache_creation_input_tokens"));
+        let written = written.unwrap_or_default();
+        let thinking = count(told, "/completion_tokens_details/reasoning_tokens").unwrap_or_default();
         // Some count thoughts beside the completion; the total tells.
-        let is_beside =
-            thinking > 0 && usage.total_tokens == Some(prompt.saturating_add(completion).saturating_add(thinking));
+        let is_beside = thinking > 0
+            && count(told, "/total_tokens") == Some(prompt.saturating_add(completion).saturating_add(thinking));
         self.usage = Usage {
             input_tokens: prompt.saturating_sub(read).saturating_sub(written),
             output_tokens: if is_beside {
@@ -155,100 +189,17 @@ impl Readings {
     }
 }
 
-#[derive(Deserialize)]
-struct MessageStart {
-    message: MessageDelta,
-}
-
-#[derive(Deserialize)]
-struct MessageDelta {
-    #[serde(default)]
-    usage: Option<AnthropicUsage>,
-}
-
-#[derive(Deserialize)]
-#[serde(default)]
-#[derive(Default)]
-struct AnthropicUsage {
-    input_tokens: Option<u64>,
-    output_tokens: Option<u64>,
-    cache_read_input_tokens: Option<u64>,
-    cache_creation_input_tokens: Option<u64>,
-    output_tokens_details: Option<AnthropicOutputDetails>,
-}
-
-#[derive(Deserialize)]
-struct AnthropicOutputDetails {
-    #[serde(default)]
-    thinking_tokens: Option<u64>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct GoogleFrame {
-    #[serde(default)]
-    usage_metadata: Option<GoogleUsage>,
-    #[serde(default)]
-    prompt_feedback: Option<PromptFeedback>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct PromptFeedback {
-    #[serde(default)]
-    block_reason: Option<String>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct GoogleUsage {
-    prompt_token_count: u64,
-    tool_use_prompt_token_count: u64,
-    cached_content_token_count: u64,
-    candidates_token_count: u64,
-    thoughts_token_count: u64,
-}
-
-#[derive(Deserialize)]
-struct Chunk {
-    #[serde(default)]
-    usage: Option<ChunkUsage>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct ChunkUsage {
-    prompt_tokens: Option<u64>,
-    completion_tokens: Option<u64>,
-    total_tokens: Option<u64>,
-    #[serde(deserialize_with = "null_is_default")]
-    prompt_tokens_details: PromptDetails,
-    #[serde(deserialize_with = "null_is_default")]
-    completion_tokens_details: CompletionDetails,
-    /// What routers and servers of others call the same things.
-    prompt_cache_hit_tokens: Option<u64>,
-    cache_creation_input_tokens: Option<u64>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct PromptDetails {
-    cached_tokens: Option<u64>,
-    cache_write_tokens: Option<u64>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct CompletionDetails {
-    reasoning_tokens: Option<u64>,
-}
-
-fn null_is_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
-where
-    D: serde::Deserializer<'de>,
-    T: Default + Deserialize<'de>,
-{
-    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+/// A count of tokens, each read on its own, so that one that cannot be read takes no other with it. Whole numbers with a
+/// decimal point are whole numbers; more than any answer can have is cut, because sums over many runs must hold it.
+fn count(told: &Value, place: &str) -> Option<u64> {
+    let number = told.pointer(place)?.as_number()?;
+    let count = match (number.as_u64(), number.as_f64()) {
+        (Some(count), _) => count,
+        // The conversion of a float is exact for whole numbers and stops at the largest.
+        (None, Some(float)) if float >= 0.0 && float.fract() == 0.0 => float as u64,
+        _ => return None,
+    };
+    Some(count.min(Usage::MAX_COUNT))
 }
 
 #[cfg(test)]
@@ -300,5 +251,32 @@ mod tests {
         assert_eq!(readings.usage, usage(30, 50, 64, 6, 20));
         readings.hermes(r#"{"choices":[],"usage":{"prompt_tokens":32,"completion_tokens":9,"total_tokens":137,"prompt_tokens_details":null,"completion_tokens_details":{"reasoning_tokens":96}}}"#);
         assert_eq!(readings.usage, usage(32, 105, 0, 0, 96));
+    }
+
+    #[test]
+    fn each_count_is_read_on_its_own() {
+        let mut readings = Readings::default();
+        readings.anthropic(
+            Some("message_start"),
+            r#"{"message":{"usage":{"input_tokens":1000.0,"output_tokens":"1","cache_read_input_tokens":-5,"cache_creation_input_tokens":1.5,"output_tokens_details":7}}}"#,
+        );
+        assert_eq!(readings.usage, usage(1000, 0, 0, 0, 0));
+        let mut readings = Readings::default();
+        readings
+            .google(r#"{"usageMetadata":{"promptTokenCount":10.0,"candidatesTokenCount":{},"thoughtsTokenCount":7}}"#);
+        assert_eq!(readings.usage, usage(10, 7, 0, 0, 7));
+        readings.google(r#"{"usageMetadata":{"promptTokenCount":"ten"}}"#);
+        assert_eq!(readings.usage, usage(10, 7, 0, 0, 7));
+        let mut readings = Readings::default();
+        readings.hermes(r#"{"usage":{"prompt_tokens":3e2,"completion_tokens":5,"prompt_tokens_details":{"cached_tokens":"64"},"completion_tokens_details":[]}}"#);
+        assert_eq!(readings.usage, usage(300, 5, 0, 0, 0));
+    }
+
+    #[test]
+    fn no_answer_has_more_tokens_than_fit_into_sums() {
+        let mut readings = Readings::default();
+        readings.hermes(r#"{"usage":{"prompt_tokens":18446744073709551615,"completion_tokens":1e300}}"#);
+        assert_eq!(readings.usage, usage(Usage::MAX_COUNT, Usage::MAX_COUNT, 0, 0, 0));
+        assert!(readings.usage.is_implausible());
     }
 }

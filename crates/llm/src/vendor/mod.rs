@@ -6,13 +6,21 @@
 //! * [`request`] – our conversation in its words: no empty parts, every call with its result, the model's name untouched,
 //! * [`names`] – tool names that every vendor takes, and back,
 //! * [`meter`] – usage to the token, read from the wire, because the library loses or adds parts of it,
+//! * [`calls`] – the tool calls of OpenAI's format, put together from the wire,
 //! * [`answer`] – the stream: complete calls only, one finish, bounded in size,
 //! * [`joined`] – text that comes fast, in fewer pieces,
 //! * [`fault`] – errors with a kind, the waiting time asked for, and one sentence without anything foreign in it.
 //!
 //! Nothing is tried twice here: whoever runs the turn knows what has been said already, and decides.
+//!
+//! Two things the library does cannot be bounded from here, because it takes the HTTP client as it is and shows frames
+//! only when they are whole. A server that sends one line without end is read within a single poll, and each piece copies
+//! the line again: a core is lost and memory grows until the connection ends, and neither a time-out nor a cancellation
+//! reaches the task. And the body of an answer with an error status is read whole before anybody sees it, as fast as the
+//! server sends it. So a base address must be one the operator trusts, which only the operator can set.
 
 mod answer;
+mod calls;
 mod fault;
 mod joined;
 mod meter;

@@ -36,7 +36,9 @@ pub(super) fn call_ids(messages: &[Message]) -> HashSet<String> {
 pub(super) fn options(backend: Backend, model: &str, request: &Request) -> ChatOptions {
     let mut options = ChatOptions::default()
         .with_capture_usage(false)
-        .with_capture_tool_calls(backend != Backend::Google)
+        // Google's come whole. Where they come in pieces with an index, the library makes room for as many as the index
+        // says, which ends the process when a server says four billion.
+        .with_capture_tool_calls(backend == Backend::Anthropic)
         // Anthropic wants its signed thoughts back beside the calls that follow from them.
         .with_capture_reasoning_content(backend == Backend::Anthropic);
     if let Some(max_tokens) = request.max_tokens {

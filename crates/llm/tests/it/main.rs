@@ -8,4 +8,6 @@
 
 mod answers;
 mod faults;
+mod hermes_calls;
 mod support;
+mod usage;

@@ -80,9 +80,14 @@ pub(crate) async fn ask(provider: &dyn Provider, request: Request) -> Result<Ans
         match event {
             Ok(StreamEvent::TextDelta(text)) => answer.text.push_str(&text),
             Ok(StreamEvent::ToolCall(call)) => answer.calls.push(call),
+            Ok(StreamEvent::Usage(usage)) => answer.usage = usage,
             Ok(StreamEvent::Finish { stop_reason, usage }) => {
                 answer.stop_reason = Some(stop_reason);
-                answer.usage = usage;
+                let told = std::mem::replace(&mut answer.usage, usage);
+                assert!(
+                    told.is_untold() || told == usage,
+                    "the last word is {told:?}, and then {usage:?}"
+                );
             }
             Err(error) => {
                 assert!(stream.next().await.is_none(), "an event after an error");

@@ -87,8 +87,13 @@ pub(super) struct Turn<'a> {
     pub(super) history_len: usize,
     pub(super) text: String,
     pub(super) usage: Usage,
-    /// `None` as soon as the price of one answer is not known.
+    /// `None` as soon as the price of one answer, or what it used, is not known.
     pub(super) cost: Option<Cost>,
+    /// What the answer that is being read used, as far as the provider told; `None` while none is.
+    pub(super) open_answer: Option<Usage>,
+    /// What the present model step used, tries that failed included.
+    pub(super) step_usage: Usage,
+    pub(super) step_cost: Option<Cost>,
     pub(super) began: Instant,
     /// Call ids of the whole conversation.
     pub(super) call_ids: HashSet<String>,
@@ -102,7 +107,7 @@ pub(super) struct Turn<'a> {
     /// Changing calls that a lost worker left open.
     left_open: Vec<StepHandle>,
     turns: u32,
-    model_step: StepHandle,
+    pub(super) model_step: StepHandle,
     /// Where the text of the present answer begins.
     answer_began: usize,
     /// The frame of the answer's text with its bytes so far.
@@ -114,13 +119,14 @@ struct Answer {
     text: String,
     calls: Vec<ToolCall>,
     stop_reason: StopReason,
-    usage: Usage,
 }
 
 /// A model answer that failed; it may be asked for again when nothing of it was seen.
 struct Failure {
     error: ModelError,
     is_untouched: bool,
+    /// The provider never began to answer.
+    used_nothing: bool,
 }
 
 impl<'a> Turn<'a> {
@@ -166,6 +172,9 @@ impl<'a> Turn<'a> {
             text: progress.text,
             usage: Usage::default(),
             cost: Some(Cost::default()),
+            open_answer: None,
+            step_usage: Usage::default(),
+            step_cost: Some(Cost::default()),
             began: Instant::now(),
             call_ids,
             uncertain: progress.not_repeated,
@@ -179,8 +188,12 @@ impl<'a> Turn<'a> {
             text_frame: None,
             has_spoken: false,
         };
-        for usage in progress.answers {
-            turn.count_answer(&usage);
+        for spent in progress.answers.iter().chain(&progress.failed) {
+            turn.count(spent.usage, spent.is_cost_known);
+        }
+        turn.begin_counting();
+        if let Some(spent) = progress.begun {
+            turn.count(spent.usage, spent.is_cost_known);
         }
         turn
     }
@@ -217,6 +230,7 @@ impl<'a> Turn<'a> {
                     self.model_step = match begun {
                         Some(step) => step,
                         None => {
+                            self.begin_counting();
                             let step = self.journal.begin_model(&self.mind.label);
                             self.flush().await?;
                             step
@@ -322,13 +336,6 @@ impl<'a> Turn<'a> {
         self.turns
     }
 
-    fn count_answer(&mut self, usage: &Usage) -> Option<Cost> {
-        let cost = self.mind.cost(self.worker, usage);
-        self.usage += *usage;
-        self.cost = self.cost.zip(cost).map(|(sum, cost)| sum + cost);
-        cost
-    }
-
     /// One model answer, asked for again where that is allowed.
     async fn answer(&mut self) -> Result<Answer, End> {
         let mut attempt = 1;
@@ -339,6 +346,7 @@ impl<'a> Turn<'a> {
             let answered = tokio::select! {
                 biased;
                 () = leave => {
+                    self.count_open_answer(false);
                     // The whole answer is asked for again elsewhere, and nobody was shown this part of it.
                     self.journal.displace(self.model_step);
                     return Err(End::HandOver);
@@ -347,12 +355,14 @@ impl<'a> Turn<'a> {
             };
             let failure = match answered {
                 Ok(answer) => {
+                    self.count_open_answer(false);
                     self.end_model_step(&answer, attempt);
                     self.answer_began = self.text.len();
                     return Ok(answer);
                 }
                 Err(failure) => failure,
             };
+            self.count_open_answer(failure.used_nothing);
             let pause = self.pause_before_retry(&failure, attempt);
             tracing::warn!(
                 run.id = %self.run.id, error = %failure.error, kind = failure.error.kind.as_str(), attempt,
@@ -405,6 +415,10 @@ impl<'a> Turn<'a> {
         if !failure.is_untouched || !failure.error.kind.is_retryable() || attempt >= self.limits().model_attempts {
             return None;
         }
+        // The tries that failed may have used what the run may write.
+        if self.tokens_left() == Some(0) {
+            return None;
+        }
         let pause = failure.error.retry_after.unwrap_or_else(|| {
             let jitter = rand::random_range(0.5..1.5);
             FIRST_RETRY_PAUSE
@@ -426,26 +440,31 @@ impl<'a> Turn<'a> {
             now: Some(clock::now()),
         };
         let silence = self.limits().model_silence;
-        let untouched = |error| Failure {
+        let untouched = |error, used_nothing| Failure {
             error,
             is_untouched: true,
+            used_nothing,
         };
+        self.open_answer = Some(Usage::default());
         let mut stream = timeout(silence, self.mind.provider.stream(request))
             .await
-            .unwrap_or_else(|_| Err(stalled(silence)))
-            .map_err(untouched)?;
+            .map_err(|_| untouched(stalled(silence), false))?
+            .map_err(|error| untouched(error, true))?;
         let mut answer = Answer {
             text: String::new(),
             calls: Vec::new(),
             stop_reason: StopReason::EndTurn,
-            usage: Usage::default(),
         };
         for _ in 0..MAX_ANSWER_EVENTS {
             // A stream that is always ready must leave room for whoever wants to stop it.
             tokio::task::coop::consume_budget().await;
             // Empty pieces are signs of life; calls are made when the answer is whole.
             let is_untouched = answer.text.is_empty();
-            let failed = |error| Failure { error, is_untouched };
+            let failed = |error: ModelError| Failure {
+                used_nothing: error.is_refused,
+                error,
+                is_untouched,
+            };
             let event = timeout(silence, stream.next())
                 .await
                 .map_err(|_| failed(stalled(silence)))?;
@@ -459,8 +478,9 @@ impl<'a> Turn<'a> {
                     }
                     answer.calls.push(self.clean(call));
                 }
+                StreamEvent::Usage(usage) => self.open_answer = Some(usage),
                 StreamEvent::Finish { stop_reason, usage } => {
-                    answer.usage = usage;
+                    self.open_answer = Some(usage);
                     answer.stop_reason = stop_reason;
                     return Ok(answer);
                 }
@@ -469,6 +489,7 @@ impl<'a> Turn<'a> {
         Err(Failure {
             error: protocol("the model's answer never ended"),
             is_untouched: false,
+            used_nothing: false,
         })
     }
 
@@ -514,16 +535,10 @@ impl<'a> Turn<'a> {
             "attempts": attempts,
         });
         let bytes = answer.text.len();
-        let usage = answer.usage;
-        let cost = self.count_answer(&usage).map(|cost| signed(cost.total));
         self.journal.end(self.model_step, StepState::Done, |step| {
             step.last_frame = step.first_frame;
-            step.cost_microcents = cost;
-            step.usage = Some(usage);
             step.output = Some(output);
             step.result_bytes = Some(signed(bytes as u64));
-            step.tokens_in = Some(signed(tokens_in(&answer.usage)));
-            step.tokens_out = Some(signed(answer.usage.output_tokens));
         });
     }
 }

@@ -46,6 +46,8 @@ impl Turn<'_> {
         if matches!(end, End::HandOver) {
             return self.hand_over().await;
         }
+        // What stopped the loop dropped the answer that was being read; what it used is known here.
+        self.count_open_answer(false);
         let is_lost = matches!(end, End::Stopped(StopCause::LeaseLost));
         let verdict = self.verdict(end);
         let number = self.number();
@@ -56,7 +58,7 @@ impl Turn<'_> {
             self.write_end(verdict.is_ok()).await
         };
         if written.is_ok() {
-            self.count();
+            self.count_run();
             self.worker.news.tell(&self.run.id, &self.run.agent_id);
         }
         tracing::info!(
@@ -194,10 +196,13 @@ impl Turn<'_> {
         run.cost_microcents = self.cost.map(|cost| signed(cost.total));
         run.cost_breakdown = breakdown;
         if self.cost.is_none() {
-            run.warnings.push(format!(
-                "the cost is not known: the price list has no price for {}; add it to models.prices_file",
-                self.mind.label
-            ));
+            let label = &self.mind.label;
+            let has_price = self.mind.cost(self.worker, &Usage::default()).is_some();
+            run.warnings.push(if has_price {
+                format!("the cost is not known: the provider told no usage for at least one answer of {label}")
+            } else {
+                format!("the cost is not known: the price list has no price for {label}; add it to models.prices_file")
+            });
         }
         run.usage = Some(usage);
     }
@@ -273,7 +278,7 @@ impl Turn<'_> {
         }
     }
 
-    fn count(&self) {
+    fn count_run(&self) {
         let labels = [
             ("status", self.run.status.as_str()),
             ("entrance", self.run.entrance.as_str()),

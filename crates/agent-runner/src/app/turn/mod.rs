@@ -22,6 +22,7 @@ mod journal;
 mod mind;
 pub(crate) mod redact;
 mod replay;
+mod spending;
 mod system_agents;
 pub(crate) mod take_over;
 mod tools;

@@ -30,8 +30,12 @@ pub(super) struct Progress {
     /// The conversation since the run's own user turn.
     pub(super) messages: Vec<Message>,
     pub(super) text: String,
-    /// Tokens of each model answer so far.
-    pub(super) answers: Vec<Usage>,
+    /// What each model answer so far used.
+    pub(super) answers: Vec<Spent>,
+    /// What model steps used that gave no answer.
+    pub(super) failed: Vec<Spent>,
+    /// What the model step that is begun has used already.
+    pub(super) begun: Option<Spent>,
     /// The number of the next frame.
     pub(super) next_frame: i64,
     /// Changing calls that a lost worker began.
@@ -40,10 +44,32 @@ pub(super) struct Progress {
     pub(super) not_repeated: Vec<(String, Value)>,
 }
 
+/// What a model step used.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Spent {
+    pub(super) usage: Usage,
+    pub(super) is_cost_known: bool,
+}
+
+impl Spent {
+    /// `None` where no answer was counted.
+    fn of(step: &Step) -> Option<Self> {
+        Some(Self {
+            usage: step.usage?,
+            is_cost_known: step.cost_microcents.is_some(),
+        })
+    }
+}
+
 /// The frame after `run_started`.
 const FIRST_FRAME: i64 = 2;
 
 impl Progress {
+    /// What all model steps used.
+    pub(super) fn spent(&self) -> impl Iterator<Item = Spent> {
+        self.answers.iter().chain(&self.failed).copied().chain(self.begun)
+    }
+
     /// A run that begins with this step.
     pub(super) fn first(step: StepHandle) -> Self {
         Self {
@@ -51,6 +77,8 @@ impl Progress {
             messages: Vec::new(),
             text: String::new(),
             answers: Vec::new(),
+            failed: Vec::new(),
+            begun: None,
             next_frame: FIRST_FRAME,
             uncertain: Vec::new(),
             not_repeated: Vec::new(),
@@ -74,8 +102,14 @@ impl Progress {
                     stop_reason = reason;
                     progress.next = Next::Ask(None);
                 }
-                (StepKind::Model, StepState::Intended) => progress.next = Next::Ask(Some(handle)),
-                (StepKind::Model, StepState::Failed | StepState::Unknown) => progress.next = Next::Ask(None),
+                (StepKind::Model, StepState::Intended) => {
+                    progress.next = Next::Ask(Some(handle));
+                    progress.begun = Spent::of(step);
+                }
+                (StepKind::Model, StepState::Failed | StepState::Unknown) => {
+                    progress.next = Next::Ask(None);
+                    progress.failed.extend(Spent::of(step));
+                }
                 (StepKind::Tool, StepState::Unknown) if step.output.is_none() => progress.uncertain.push(handle),
                 (StepKind::Tool, StepState::Done | StepState::Failed | StepState::Unknown) => {
                     if step.state == StepState::Unknown {
@@ -128,7 +162,10 @@ impl Progress {
         let text = output["text"].as_str().unwrap_or_default().to_owned();
         let calls: Vec<ToolCall> = serde_json::from_value(output["tool_calls"].clone()).unwrap_or_default();
         self.text.push_str(&text);
-        self.answers.push(step.usage.unwrap_or_default());
+        self.answers.push(Spent::of(step).unwrap_or(Spent {
+            usage: Usage::default(),
+            is_cost_known: true,
+        }));
         self.messages.push(Message::Assistant {
             text,
             tool_calls: calls.clone(),

@@ -86,7 +86,7 @@ async fn totals(tx: &mut Tx, worker: &Worker, run: &Stale) -> Result<Totals> {
     let steps = store::steps::list(tx, &run.sandbox_id, &run.id).await?;
     let costs: Option<Vec<i64>> = steps
         .iter()
-        .filter(|step| step.kind == StepKind::Model && step.state == StepState::Done)
+        .filter(|step| step.kind == StepKind::Model && (step.state == StepState::Done || step.usage.is_some()))
         .map(|step| step.cost_microcents)
         .collect();
     // Without the price of one answer the sum is not known.
@@ -94,10 +94,7 @@ async fn totals(tx: &mut Tx, worker: &Worker, run: &Stale) -> Result<Totals> {
     let (sandbox_id, run_id) = (run.sandbox_id.clone(), run.id.clone());
     let journal = Journal::new(worker.db.clone(), sandbox_id, run_id, run.fence, worker.config.lease).resume(steps);
     let progress = Progress::of(&journal);
-    let usage = progress
-        .answers
-        .iter()
-        .fold(Usage::default(), |sum, usage| sum + *usage);
+    let usage = progress.spent().fold(Usage::default(), |sum, spent| sum + spent.usage);
     Ok(Totals {
         output_text: Some(progress.text),
         tokens_in: Some(signed(tokens_in(&usage))),

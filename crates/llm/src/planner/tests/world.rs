@@ -159,6 +159,7 @@ impl World {
             match event {
                 StreamEvent::TextDelta(delta) => text.push_str(&delta),
                 StreamEvent::ToolCall(call) => calls.push(call),
+                StreamEvent::Usage(_) => {}
                 StreamEvent::Finish { stop_reason, .. } => {
                     assert_eq!(
                         stop_reason.as_str(),
