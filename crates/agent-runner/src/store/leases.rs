@@ -105,6 +105,21 @@ pub(crate) fn extend_lease(batch: &mut Batch, lease: &Lease<'_>, lease_expires_a
     );
 }
 
+/// How the run ended by the hand of the worker that has this lease; `None` where it goes on, or another one ended it.
+pub(crate) async fn ended<C: AsConn>(conn: &mut C, lease: &Lease<'_>) -> Result<Option<RunStatus>> {
+    let row = fetch_optional!(
+        *conn,
+        (String,),
+        "select status from runs where id = $1 and sandbox_id = $2 and fence = $3 \
+         and status not in ('pending', 'running')",
+        lease.run_id.as_str(),
+        lease.sandbox_id.as_str(),
+        lease.fence,
+    )?;
+    row.map(|(status,)| stored_word(RunStatus::from_text(&status), &status, "run status"))
+        .transpose()
+}
+
 /// A run that nobody seems to work on.
 #[derive(Debug, Clone)]
 pub(crate) struct Stale {

@@ -12,6 +12,7 @@ mod inbox;
 mod open;
 mod outbox;
 mod parity;
+mod passing;
 mod shared_commits;
 mod transactions;
 mod values;

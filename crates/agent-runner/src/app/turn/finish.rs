@@ -1,9 +1,6 @@
 //! The end of a turn: the row is final, the conversation is free, then one terminal frame.
 
-use std::time::Duration;
-
 use chrono::{DateTime, Utc};
-use copass_errors::ErrorCode;
 use copass_llm::{Cost, Message, Usage};
 use copass_runtime::clock;
 use copass_store::Batch;
@@ -14,6 +11,7 @@ use super::{
     engine::{End, Turn, tokens_in},
     frames::{Failed, Finished, Frame, FrameId},
     journal::{JournalError, begin_fenced, execute_fenced, uncertain_sentence},
+    patience::Patience,
 };
 use crate::{
     app::{
@@ -22,10 +20,6 @@ use crate::{
     },
     store::{self, signed},
 };
-
-/// How often the end is tried to be written before the run is left to the reaper.
-const WRITE_ATTEMPTS: u32 = 6;
-const FIRST_WRITE_PAUSE: Duration = Duration::from_millis(50);
 
 /// How much of the end was written.
 enum Written {
@@ -45,6 +39,11 @@ impl Turn<'_> {
     pub(super) async fn finish(mut self, end: End) {
         if matches!(end, End::HandOver) {
             return self.hand_over().await;
+        }
+        if matches!(end, End::Broken) && self.journal.is_cut_off() && self.run.entrance.is_background() {
+            // As if this worker were lost: another one goes on from the last step that is written.
+            tracing::warn!(run.id = %self.run.id, "the database is away; the run is taken up again when its lease has ended");
+            return;
         }
         let is_lost = matches!(end, End::Stopped(StopCause::LeaseLost));
         let verdict = self.verdict(end);
@@ -205,26 +204,44 @@ impl Turn<'_> {
     /// One transaction; tried again while the database is away, because a run that is over must not look alive. Where the
     /// database refuses what the run gave, which only a defect brings about, the row alone is ended.
     async fn write_end(&mut self, is_success: bool) -> Result<Written, JournalError> {
-        let mut pause = FIRST_WRITE_PAUSE;
-        for attempt in 1.. {
-            let error = match self.try_write_end(is_success).await {
-                Ok(()) => return Ok(Written::Whole),
-                Err(JournalError::LeaseLost) => return Err(JournalError::LeaseLost),
-                Err(JournalError::Store(error)) => error,
+        let mut patience = Patience::default();
+        loop {
+            let outcome = self.try_write_end(is_success).await;
+            let Err(error) = self.unless_written(outcome, &patience).await else {
+                return Ok(Written::Whole);
             };
-            tracing::warn!(
-                run.id = %self.run.id, %error, cause = error.cause_chain(), attempt, "the run's end is not written yet"
-            );
-            if error.code() != ErrorCode::Unavailable {
-                break;
+            if patience.outlasts(&self.run.id, &error).await {
+                continue;
             }
-            if attempt == WRITE_ATTEMPTS {
-                return Err(JournalError::Store(error));
+            match error {
+                JournalError::Store(_) if !error.is_unavailable() => break,
+                error => return Err(error),
             }
-            tokio::time::sleep(pause).await;
-            pause *= 3;
         }
-        self.write_bare_end().await.map(|()| Written::Bare)
+        let mut patience = Patience::default();
+        loop {
+            let outcome = self.write_bare_end().await;
+            let Err(error) = self.unless_written(outcome, &patience).await else {
+                return Ok(Written::Bare);
+            };
+            if !patience.outlasts(&self.run.id, &error).await {
+                return Err(error);
+            }
+        }
+    }
+
+    /// After a failed try the run may be over because that try was written and only its answer was lost.
+    async fn unless_written(&self, outcome: Result<(), JournalError>, patience: &Patience) -> Result<(), JournalError> {
+        if !matches!(outcome, Err(JournalError::LeaseLost)) || !patience.is_tried() {
+            return outcome;
+        }
+        let mut conn = self.worker.db.read().await?;
+        let ended = store::leases::ended(&mut conn, &self.journal.lease()).await?;
+        if ended == Some(self.run.status) {
+            Ok(())
+        } else {
+            outcome
+        }
     }
 
     async fn write_bare_end(&mut self) -> Result<(), JournalError> {

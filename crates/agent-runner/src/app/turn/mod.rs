@@ -20,6 +20,7 @@ mod frames;
 mod input;
 mod journal;
 mod mind;
+mod patience;
 mod redact;
 mod replay;
 mod system_agents;
