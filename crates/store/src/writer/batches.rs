@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::{Line, Turn, commit_next, enter, run};
 use crate::{
     batch::Batch,
+    db::Dialect,
     error::{Error, Result},
 };
 
@@ -41,12 +42,17 @@ impl Batches {
         let (sender, jobs) = mpsc::channel(MAX_WAITING);
         thread::Builder::new()
             .name("sqlite-batches".to_owned())
-            .spawn(move || runtime.block_on(serve(&pool, &line, jobs)))?;
+            .spawn(move || {
+                // They end within the runtime: the pool's connections must not be dropped outside of one.
+                runtime.block_on(async move { serve(&pool, &line, jobs).await });
+            })?;
         Ok(Self(sender))
     }
 
     /// Runs a batch as a transaction of its own. Whoever no longer waits when its turn comes wants nothing.
     pub(super) async fn execute(&self, batch: Batch, is_fenced: bool) -> Outcome {
+        // What fails before its first statement would be undone to the beginning of the batch before.
+        let batch = batch.whole(Dialect::Sqlite)?;
         let (tell, told) = oneshot::channel();
         let job = Job { batch, is_fenced, tell };
         // The thread ends with the process or with a panic.
@@ -88,7 +94,7 @@ async fn alone(mut turn: Turn, job: Job) {
     let connection = &mut turn.group.connection;
     let done = job
         .batch
-        .execute_between(&["begin immediate"], connection, "commit")
+        .execute_between(&["begin immediate"], connection, "commit", false)
         .await;
     match &done {
         Ok(_) => turn.rest(),
@@ -165,7 +171,7 @@ impl Turn {
             Place::Inside => &["release tx", "savepoint tx"],
         };
         let connection = &mut self.group.connection;
-        let outcome = match batch.execute_between(opening, connection, "").await {
+        let outcome = match batch.execute_between(opening, connection, "", is_fenced).await {
             Ok(rows) if is_fenced && rows.first() == Some(&0) => Ok(None),
             Ok(rows) => return (Ok(Some(rows)), Place::Inside),
             Err(error) => Err(error),

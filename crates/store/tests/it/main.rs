@@ -7,6 +7,7 @@
 
 mod append_only;
 mod batch;
+mod batches;
 mod idempotency;
 mod inbox;
 mod open;
