@@ -3,6 +3,8 @@
 //! A worker owns a run while `fence` has the number it got and the status is `running`. Every write of a worker names
 //! that number; whoever takes a run away raises it, so a worker that was paused past its lease changes nothing.
 
+use std::time::Duration;
+
 use chrono::{DateTime, Utc};
 use copass_errors::Result;
 use copass_store::{AsConn, Batch, Json, Tx, add_to, execute, fetch_all, fetch_optional};
@@ -136,6 +138,8 @@ pub(crate) struct Stale {
     pub(crate) is_held: bool,
     /// Somebody wants it to end.
     pub(crate) is_cancelled: bool,
+    /// The longest time it may take; [`Expired::Begun`] only.
+    pub(crate) timeout: Option<Duration>,
     lease_expires_at: Option<DateTime<Utc>>,
 }
 
@@ -167,6 +171,8 @@ struct StaleRow {
     lease_owner: Option<String>,
     lease_expires_at: Option<DateTime<Utc>>,
     cancel_requested_at: Option<DateTime<Utc>>,
+    #[sqlx(default)]
+    timeout_ms: Option<i64>,
 }
 
 impl StaleRow {
@@ -184,52 +190,80 @@ impl StaleRow {
             continuations: self.continuations,
             is_held: self.lease_owner.is_some(),
             is_cancelled: self.cancel_requested_at.is_some(),
+            timeout: self
+                .timeout_ms
+                .and_then(|timeout_ms| u64::try_from(timeout_ms).ok())
+                .map(Duration::from_millis),
             lease_expires_at: self.lease_expires_at,
         })
     }
 }
 
-/// What is to be done with expired runs.
+/// Which expired runs are looked at. The kinds are asked for one by one, because the many that wait for a place must not
+/// hide the others. A run goes on without a reader and with fewer losses than the number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Expired {
-    /// Those that go on: without a reader, and with fewer losses than this.
-    GoOn(i64),
-    /// All others, given the same number.
+    /// Those that do not go on.
     End(i64),
+    /// Those that go on and were held by a worker, which is lost.
+    Held(i64),
+    /// Those that go on and that nobody has begun, nor given back: the process that accepted them may be lost.
+    Unbegun(i64),
+    /// Those that go on and were given back: they wait for a place.
+    Waiting(i64),
+    /// Those that wait for a place although they were begun before.
+    Begun(i64),
 }
 
-/// Unfinished runs of every sandbox whose lease has expired. The two kinds are asked for one by one, because many that
-/// wait for a place must not hide those that are to be ended.
+/// Begins with the columns that all have.
+macro_rules! expired_sql {
+    ($more:literal, $which:literal, $goes_on:literal) => {
+        concat!(
+            "select ",
+            stale_columns!(),
+            $more,
+            " from runs where status in ('pending', 'running') and lease_expires_at < $1 and ",
+            $which,
+            $goes_on,
+            " (entrance in ('invoke', 'trigger', 'retry') and continuations < $2) \
+             and (lease_expires_at, id) > ($4, $5) order by lease_expires_at, id limit $3"
+        )
+    };
+}
+
+const END: &str = expired_sql!("", "", "not");
+const HELD: &str = expired_sql!("", "lease_owner is not null and ", "");
+const UNBEGUN: &str = expired_sql!("", "lease_owner is null and status = 'pending' and fence = 0 and ", "");
+const WAITING: &str = expired_sql!("", "lease_owner is null and (status = 'running' or fence > 0) and ", "");
+const BEGUN: &str = expired_sql!(
+    ", cast(request ->> 'timeout_ms' as bigint) as timeout_ms",
+    "lease_owner is null and status = 'running' and ",
+    ""
+);
+
+/// Unfinished runs of every sandbox whose lease has expired, a page of them: the first one, or what comes after this run.
 pub(crate) async fn expired<C: AsConn>(
     conn: &mut C,
     now: DateTime<Utc>,
     kind: Expired,
+    after: Option<&Stale>,
     limit: i64,
 ) -> Result<Vec<Stale>> {
-    macro_rules! rows {
-        ($which:literal, $losses:expr) => {
-            fetch_all!(
-                *conn,
-                StaleRow,
-                concat!(
-                    "select ",
-                    stale_columns!(),
-                    " from runs where status in ('pending', 'running') and lease_expires_at < $1 and ",
-                    $which,
-                    " (entrance in ('invoke', 'trigger', 'retry') and continuations < $2) \
-                     order by lease_expires_at limit $3"
-                ),
-                now,
-                $losses,
-                limit,
-            )
-        };
-    }
-    let rows = match kind {
-        Expired::GoOn(losses) => rows!("", losses),
-        Expired::End(losses) => rows!("not", losses),
+    let (sql, losses) = match kind {
+        Expired::End(losses) => (END, losses),
+        Expired::Held(losses) => (HELD, losses),
+        Expired::Unbegun(losses) => (UNBEGUN, losses),
+        Expired::Waiting(losses) => (WAITING, losses),
+        Expired::Begun(losses) => (BEGUN, losses),
     };
-    rows?.into_iter().map(StaleRow::stale).collect()
+    let (expired_at, id) = match after {
+        Some(run) => (run.lease_expires_at.unwrap_or_default(), run.id.as_str()),
+        None => (DateTime::default(), ""),
+    };
+    fetch_all!(*conn, StaleRow, sql, now, losses, limit, expired_at, id)?
+        .into_iter()
+        .map(StaleRow::stale)
+        .collect()
 }
 
 /// Unfinished runs of every sandbox, whatever their lease says.

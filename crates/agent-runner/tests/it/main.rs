@@ -13,6 +13,7 @@ mod agent_rules;
 mod agent_tools;
 mod agents;
 mod away;
+mod backlog;
 mod cancel;
 mod cancelling;
 mod change_rules;

@@ -1,5 +1,7 @@
 //! The end of a turn: the row is final, the conversation is free, then one terminal frame.
 
+use std::time::Duration;
+
 use chrono::{DateTime, Utc};
 use copass_llm::{Cost, Message, Usage};
 use copass_runtime::clock;
@@ -132,7 +134,7 @@ impl Turn<'_> {
             End::TimedOut(limit) => Err(Verdict {
                 status: RunStatus::Timeout,
                 kind: ErrorType::Timeout,
-                message: format!("the run took longer than {} s and was stopped", limit.as_secs_f64()),
+                message: took_longer(limit),
             }),
             End::Stopped(cause) => {
                 let message = match cause {
@@ -304,6 +306,11 @@ impl Turn<'_> {
             None => metrics::counter!("copass_runs_without_price_total").increment(1),
         }
     }
+}
+
+/// Said of a run whose time is over.
+pub(crate) fn took_longer(limit: Duration) -> String {
+    format!("the run took longer than {} s and was stopped", limit.as_secs_f64())
 }
 
 /// As `sse.md` 3.2 has it.

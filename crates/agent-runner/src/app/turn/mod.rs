@@ -58,7 +58,7 @@ use mind::Mind;
 
 pub(crate) use background::{Background, RUN_ACCEPTED, RUN_QUEUE, RUN_REQUESTED, Requested, RunAccepted, taken_up};
 pub(crate) use entrances::{AdHoc, Invoke, SystemTurn, TestFire};
-pub(crate) use finish::terminal;
+pub(crate) use finish::{terminal, took_longer};
 pub(crate) use frames::{Failed, Finished, Frame as TurnFrame, FrameId, Placed};
 pub(crate) use system_agents::SystemAgents;
 pub(crate) use tools::ManagementTool;
