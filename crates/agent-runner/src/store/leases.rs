@@ -12,7 +12,7 @@ use copass_types::{AgentId, RunId, SandboxId, SessionId};
 use serde_json::Value;
 
 use super::{stored, stored_word};
-use crate::app::domain::{Entrance, Run, RunStatus};
+use crate::app::domain::{Entrance, Run, RunStatus, bounded_warnings};
 
 /// The lease of one worker on one run.
 #[derive(Debug, Clone)]
@@ -39,7 +39,7 @@ pub(crate) async fn begin(
         lease.sandbox_id.as_str(),
         lease.fence,
         run.started_at,
-        Json(&run.warnings),
+        Json(bounded_warnings(&run.warnings)),
         run.tool_resolution_trace.as_ref().map(Json),
         run.model.as_deref(),
         lease_expires_at,
@@ -416,4 +416,97 @@ pub(crate) async fn end(tx: &mut Tx, run: &Stale, ending: &Ending<'_>) -> copass
         unwritten,
     )?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use copass_runtime::clock;
+    use copass_store::Db;
+    use copass_test_support::{TestDatabase, on_both_databases};
+    use copass_types::UserId;
+    use sqlx::AssertSqlSafe;
+
+    use super::*;
+
+    on_both_databases! {
+        a_look_reads_unfinished_runs_only
+    }
+
+    async fn plan(db: &Db, sql: &str) -> String {
+        match db {
+            Db::Sqlite { read, .. } => {
+                let sql = AssertSqlSafe(format!("explain query plan {sql}"));
+                let rows: Vec<(i64, i64, i64, String)> = sqlx::query_as(sql).fetch_all(read).await.unwrap();
+                rows.into_iter().map(|row| row.3).collect::<Vec<_>>().join("\n")
+            }
+            Db::Postgres(pool) => {
+                let mut sql = sql.to_owned();
+                for (placeholder, value) in [
+                    ("$1", "now()"),
+                    ("$2", "5"),
+                    ("$3", "100"),
+                    ("$4", "'epoch'"),
+                    ("$5", "''"),
+                ] {
+                    sql = sql.replace(placeholder, value);
+                }
+                let text = AssertSqlSafe(format!("explain {sql}"));
+                let rows: Vec<(String,)> = sqlx::query_as(text).fetch_all(pool).await.unwrap();
+                rows.into_iter().map(|row| row.0).collect::<Vec<_>>().join("\n")
+            }
+        }
+    }
+
+    async fn a_look_reads_unfinished_runs_only(database: TestDatabase) {
+        let mut tx = database.begin().await.unwrap();
+        let (sandbox_id, user_id, agent_id) = (SandboxId::generate(), UserId::generate(), AgentId::generate());
+        execute!(
+            tx,
+            "insert into agents (id, sandbox_id, user_id, slug, kind, name, system_prompt, tool_allowlist, \
+             model_settings, status, version, created_at, updated_at) \
+             values ($1, $2, $3, 'a', 'user', 'a', 'a', $4, $4, 'active', 1, $5, $5)",
+            agent_id.as_str(),
+            sandbox_id.as_str(),
+            user_id.as_str(),
+            Json(serde_json::json!([])),
+            clock::now(),
+        )
+        .unwrap();
+        execute!(
+            tx,
+            "with recursive numbers (n) as (select 1 union all select n + 1 from numbers where n < 20000) \
+             insert into runs (id, sandbox_id, user_id, agent_id, agent_version, status, warnings, fence, created_at, \
+             lease_expires_at, entrance) select 'rn_00000000000000' || cast(100000000000 + n as text), $1, $2, $3, 1, \
+             case when n % 100 = 0 then 'pending' else 'succeeded' end, $4, 1, $5, \
+             case when n % 100 = 0 then $5 end, 'invoke' from numbers",
+            sandbox_id.as_str(),
+            user_id.as_str(),
+            agent_id.as_str(),
+            Json(Vec::<String>::new()),
+            clock::now(),
+        )
+        .unwrap();
+        tx.commit().await.unwrap();
+        if let Db::Postgres(pool) = &*database {
+            sqlx::raw_sql("analyze runs").execute(pool).await.unwrap();
+        }
+        for sql in [END, HELD, UNBEGUN, WAITING, BEGUN] {
+            let plan = plan(&database, sql).await;
+            assert!(plan.contains("runs_lease_expires_at_idx"), "{sql}\n{plan}");
+            assert!(!plan.contains("Seq Scan"), "{sql}\n{plan}");
+        }
+        let mut conn = database.read().await.unwrap();
+        let now = clock::now();
+        let mut seen = Vec::new();
+        loop {
+            let after = seen.last();
+            let page = expired(&mut conn, now, Expired::Waiting(5), after, 30).await.unwrap();
+            if page.is_empty() {
+                break;
+            }
+            seen.extend(page);
+        }
+        let ids: std::collections::BTreeSet<&str> = seen.iter().map(|run| run.id.as_str()).collect();
+        assert_eq!((seen.len(), ids.len()), (200, 200), "every one, and none twice");
+    }
 }

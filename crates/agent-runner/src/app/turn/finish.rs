@@ -18,7 +18,7 @@ use super::{
 use crate::{
     app::{
         active::StopCause,
-        domain::{ErrorType, Run, RunStatus},
+        domain::{ErrorType, Run, RunStatus, bounded_warnings},
     },
     store::{self, signed},
 };
@@ -201,6 +201,8 @@ impl Turn<'_> {
             ));
         }
         run.usage = Some(usage);
+        // The frame says what the row says.
+        run.warnings = bounded_warnings(&run.warnings);
     }
 
     /// One transaction; tried again while the database is away, because a run that is over must not look alive. Where the
