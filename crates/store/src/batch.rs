@@ -112,7 +112,16 @@ impl Batch {
                 let is_fenced = false;
                 Ok(self.execute_as_parts(connection, is_fenced).await?.unwrap_or_default())
             }
-            ConnRef::Sqlite(connection) => self.execute_between(&[], connection, "").await,
+            ConnRef::Sqlite(connection) => self.execute_between(&[], connection, "", false).await,
+        }
+    }
+
+    /// Itself, where it is for the database and all its values could be put into it.
+    pub(crate) fn whole(self, dialect: Dialect) -> Result<Self> {
+        match self.error {
+            Some(error) => Err(error.into()),
+            None if self.dialect() == dialect => Ok(self),
+            None => Err(other_database()),
         }
     }
 
@@ -143,18 +152,21 @@ impl Batch {
             row => row?,
         };
         let mut rows = Vec::with_capacity(self.statements.len());
-        for index in 0..self.statements.len() {
+        let first = usize::from(is_fenced);
+        for index in first..first + self.statements.len() {
             rows.push(u64::try_from(row.try_get::<i64, _>(index)?).unwrap_or_default());
         }
         Ok(Some(rows))
     }
 
-    /// Runs them on SQLite, after some statements and before another, which may be empty.
+    /// Runs them on SQLite, after some statements and before another, which may be empty. Where they are fenced and the
+    /// first one touched no row, it does not matter what became of the others: their rows so far tell.
     pub(crate) async fn execute_between(
         self,
         opening: &[&'static str],
         connection: &mut SqliteConnection,
         closing: &'static str,
+        is_fenced: bool,
     ) -> Result<Vec<u64>> {
         if let Some(error) = self.error {
             return Err(error.into());
@@ -165,16 +177,17 @@ impl Batch {
         let is_kept = self.statements.len() <= MAX_KEPT;
         // Safe: put together from constants; values are bound.
         let text = AssertSqlSafe(in_a_row(opening, &self.statements, closing)).into_sql_str();
-        let done = sqlx::Executor::fetch_many(connection, sqlx::query_with(text, values).persistent(is_kept));
-        let rows: Vec<u64> = done
-            .try_filter_map(async |result| {
-                Ok(match result {
-                    Either::Left(done) => Some(done.rows_affected()),
-                    Either::Right(_) => None,
-                })
-            })
-            .try_collect()
-            .await?;
+        let mut done = sqlx::Executor::fetch_many(connection, sqlx::query_with(text, values).persistent(is_kept));
+        let mut rows = Vec::with_capacity(opening.len() + self.statements.len() + 1);
+        loop {
+            match done.try_next().await {
+                Ok(Some(Either::Left(done))) => rows.push(done.rows_affected()),
+                Ok(Some(Either::Right(_))) => {}
+                Ok(None) => break,
+                Err(_) if is_fenced && rows.get(opening.len()) == Some(&0) => break,
+                Err(error) => return Err(error.into()),
+            }
+        }
         Ok(rows
             .into_iter()
             .skip(opening.len())
@@ -188,7 +201,7 @@ fn other_database() -> Error {
 }
 
 /// `with s0 as (… returning 1), … select (select count(*) from s0), …`. A fence is a division by the rows of the first
-/// statement: where there are none, it undoes everything.
+/// statement: where there are none, it undoes everything. It comes first, so that nothing else is refused before it.
 fn as_parts(statements: &[Statement], is_fenced: bool) -> String {
     let mut text = String::with_capacity(statements.iter().map(|statement| statement.text.len() + 64).sum());
     for (index, statement) in statements.iter().enumerate() {
@@ -197,12 +210,14 @@ fn as_parts(statements: &[Statement], is_fenced: bool) -> String {
         renumbered(statement, &mut text);
         text.push_str(" returning 1)");
     }
+    text.push_str(if is_fenced {
+        " select 1 / (select count(*) from s0), "
+    } else {
+        " select "
+    });
     for index in 0..statements.len() {
-        text.push_str(if index == 0 { " select " } else { ", " });
+        text.push_str(if index == 0 { "" } else { ", " });
         let _ = write!(text, "(select count(*) from s{index})");
-    }
-    if is_fenced {
-        text.push_str(", 1 / (select count(*) from s0)");
     }
     text
 }
@@ -290,6 +305,10 @@ mod tests {
             as_parts(&statements[1..], false),
             "with s0 as (delete from e returning 1), s1 as (insert into f values ($11, $12) returning 1) \
              select (select count(*) from s0), (select count(*) from s1)"
+        );
+        assert_eq!(
+            as_parts(&statements[1..2], true),
+            "with s0 as (delete from e returning 1) select 1 / (select count(*) from s0), (select count(*) from s0)"
         );
     }
 }

@@ -2,6 +2,15 @@
 
 use std::{path::PathBuf, sync::Arc};
 
+use sqlx::{error::DatabaseError, sqlite::SqliteError};
+
+/// Beginnings of PostgreSQL's codes for what passes: the connection, resources, a restart of the server, and a transaction
+/// that another one had to win against.
+const PASSING: [&str; 4] = ["08", "53", "57P", "40"];
+/// SQLite's codes for a file that somebody else has locked; the extended codes have them in the lowest byte.
+const SQLITE_BUSY: u32 = 5;
+const SQLITE_LOCKED: u32 = 6;
+
 /// A statement failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -22,7 +31,7 @@ impl Error {
     pub fn is_unique_violation(&self) -> bool {
         self.cause()
             .as_database_error()
-            .is_some_and(sqlx::error::DatabaseError::is_unique_violation)
+            .is_some_and(DatabaseError::is_unique_violation)
     }
 
     /// Whether a foreign key refused the row.
@@ -30,7 +39,7 @@ impl Error {
     pub fn is_foreign_key_violation(&self) -> bool {
         self.cause()
             .as_database_error()
-            .is_some_and(sqlx::error::DatabaseError::is_foreign_key_violation)
+            .is_some_and(DatabaseError::is_foreign_key_violation)
     }
 
     fn cause(&self) -> &sqlx::Error {
@@ -49,9 +58,21 @@ impl From<Error> for copass_errors::Error {
             | sqlx::Error::PoolTimedOut
             | sqlx::Error::PoolClosed
             | sqlx::Error::WorkerCrashed => Self::unavailable(error),
+            sqlx::Error::Database(cause) if is_passing(cause.as_ref()) => Self::unavailable(error),
             _ => Self::internal(error),
         }
     }
+}
+
+/// Whether the same may work a moment later.
+fn is_passing(error: &dyn DatabaseError) -> bool {
+    let Some(code) = error.code() else { return false };
+    if error.try_downcast_ref::<SqliteError>().is_some() {
+        return code
+            .parse::<u32>()
+            .is_ok_and(|code| [SQLITE_BUSY, SQLITE_LOCKED].contains(&(code & 0xff)));
+    }
+    PASSING.iter().any(|beginning| code.starts_with(beginning))
 }
 
 /// The database cannot be opened; each text tells what to do next.

@@ -17,10 +17,10 @@ use serde_json::Value;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use crate::{AsConn as _, Batch, Db, Dialect, Json, Result, Tx, add_to, fetch_all};
+use crate::{AsConn as _, Batch, Db, Dialect, Json, Result, Tx, add_to, fetch_all, fetch_optional};
 
 const BATCH: i64 = 100;
-/// Rows looked at for a volatile broker: those that wait for their consumer are among them.
+/// Rows looked at together for a volatile broker: those that wait for their consumer are among them.
 const VOLATILE_BATCH: i64 = 1000;
 /// Messages that wait for the broker's word together: each is begun after the one before, and on a disk only once the
 /// broker has flushed it.
@@ -118,6 +118,8 @@ pub enum Broker {
 }
 
 const HANDLED: &str = "select o.id from outbox o join inbox i on i.message_id = o.id where o.owner = $1";
+const IDS: &str = "select id from outbox where owner = $1 and id > $2 order by id limit $3";
+const ONE: &str = "select id, destination, is_broadcast, kind, body, headers from outbox where id = $1";
 const CLAIM_POSTGRES: &str = "select id, destination, is_broadcast, kind, body, headers from outbox where owner = $1 \
      order by id limit $2 for update skip locked";
 const CLAIM_SQLITE: &str = "select id, destination, is_broadcast, kind, body, headers from outbox where owner = $1 \
@@ -230,16 +232,30 @@ impl Outbox {
     {
         let mut conn = db.read().await?;
         let handled = fetch_all!(conn, (String,), HANDLED, self.owner)?;
-        let rows = fetch_all!(conn, Row, CLAIM_SQLITE, self.owner, VOLATILE_BATCH)?;
-        drop(conn);
-        let mut gone: Vec<String> = handled.into_iter().map(|(id,)| id).collect();
+        let mut gone: HashSet<String> = handled.into_iter().map(|(id,)| id).collect();
+        // Every id, page by page: what waits for its consumer must not hide what nobody has published. A row that was
+        // written late may have an early id, so there is no place before which all is published.
+        let mut unpublished = Vec::new();
+        let mut last = String::new();
+        loop {
+            let ids = fetch_all!(conn, (String,), IDS, self.owner, &last, VOLATILE_BATCH)?;
+            let is_last = ids.len() < usize::try_from(VOLATILE_BATCH).unwrap_or(usize::MAX);
+            if let Some((id,)) = ids.last() {
+                last.clone_from(id);
+            }
+            let is_new = |id: &String| !published.contains(id) && !gone.contains(id);
+            unpublished.extend(ids.into_iter().map(|(id,)| id).filter(is_new));
+            if is_last {
+                break;
+            }
+        }
         let mut sent = 0;
         let mut failure = None;
-        for row in rows {
-            if published.contains(&row.id) || gone.contains(&row.id) {
+        for id in unpublished {
+            let Some(row) = fetch_optional!(conn, Row, ONE, &id)? else {
                 continue;
-            }
-            let (id, is_broadcast) = (row.id.clone(), row.is_broadcast);
+            };
+            let is_broadcast = row.is_broadcast;
             let Some(message) = row.into_message() else { continue };
             if let Err(error) = publish(message).await {
                 failure = Some(error);
@@ -248,12 +264,14 @@ impl Outbox {
             sent += 1;
             // Nobody records a broadcast; it has done its work when it was sent.
             if is_broadcast {
-                gone.push(id);
+                gone.insert(id);
             } else {
                 published.insert(id);
             }
         }
+        drop(conn);
         if !gone.is_empty() {
+            let gone: Vec<String> = gone.into_iter().collect();
             let mut tx = db.begin().await?;
             for some in gone.chunks(FORGOTTEN_AT_ONCE) {
                 let mut batch = Batch::new(db.dialect());

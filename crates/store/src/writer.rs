@@ -109,7 +109,7 @@ impl Writer {
     pub(crate) async fn begin_with(&self, batch: Batch) -> Result<(SqliteTx, Vec<u64>)> {
         let mut tx = self.enter().await?;
         let opening = tx.opening();
-        let rows = batch.execute_between(&[opening], tx.connection(), "").await?;
+        let rows = batch.execute_between(&[opening], tx.connection(), "", false).await?;
         Ok((tx, rows))
     }
 
@@ -138,11 +138,25 @@ impl Writer {
         }
     }
 
-    /// Waits until nobody writes, and closes the connection.
+    /// Waits until what is complete is on the disk, and closes the connection. Whoever waits in line behind this is
+    /// refused.
     pub(crate) async fn close(&self) {
-        commit_next(Arc::clone(&self.line)).await;
-        drop(self.line.head.lock().await.take());
-        self.pool.close().await;
+        loop {
+            let mut head = Arc::clone(&self.line.head).lock_owned().await;
+            match head.take() {
+                Some(group) if group.is_open => {
+                    let is_first = false;
+                    Turn { head, group, is_first }.commit().await;
+                }
+                group => {
+                    // Closed before anybody else has the turn: a group of theirs would keep its connection for ever.
+                    let closing = self.pool.close();
+                    drop(group);
+                    drop(head);
+                    return closing.await;
+                }
+            }
+        }
     }
 }
 

@@ -272,9 +272,68 @@ pub(crate) struct AdHocAgent {
     pub(crate) model_settings: ModelSettings,
 }
 
+/// Warnings that a row keeps, and the bytes of one: a page has many rows.
+const MAX_WARNINGS: usize = 50;
+const MAX_WARNING_BYTES: usize = 1_000;
+/// The latest ones are of the run's end.
+const LAST_WARNINGS: usize = 10;
+
+/// The warnings as a row keeps them: the first ones and the last ones, each up to a length, and how many more there were.
+pub(crate) fn bounded_warnings(warnings: &[String]) -> Vec<String> {
+    let count_of = |warning: &str| -> Option<usize> {
+        warning
+            .strip_prefix("and ")?
+            .strip_suffix(" more warnings")?
+            .parse()
+            .ok()
+    };
+    // A run that goes on elsewhere begins with what was kept.
+    let mut more: usize = warnings.iter().filter_map(|warning| count_of(warning)).sum();
+    let mut kept: Vec<String> = warnings
+        .iter()
+        .filter(|warning| count_of(warning).is_none())
+        .map(|warning| {
+            if warning.len() <= MAX_WARNING_BYTES {
+                warning.clone()
+            } else {
+                format!("{}…", &warning[..warning.floor_char_boundary(MAX_WARNING_BYTES)])
+            }
+        })
+        .collect();
+    if kept.len() + usize::from(more > 0) > MAX_WARNINGS {
+        let surplus = kept.len() + 1 - MAX_WARNINGS;
+        let first = MAX_WARNINGS - 1 - LAST_WARNINGS;
+        kept.drain(first..first + surplus);
+        more += surplus;
+    }
+    if more > 0 {
+        kept.push(format!("and {more} more warnings"));
+    }
+    kept
+}
+
 #[cfg(test)]
 mod tests {
-    use super::ErrorType;
+    use super::{ErrorType, MAX_WARNING_BYTES, MAX_WARNINGS, bounded_warnings};
+
+    #[test]
+    fn a_row_keeps_the_first_and_the_last_warnings_and_counts_the_others() {
+        let warnings = |count: usize| -> Vec<String> { (0..count).map(|number| format!("warning {number}")).collect() };
+        assert_eq!(bounded_warnings(&warnings(MAX_WARNINGS)), warnings(MAX_WARNINGS));
+        let kept = bounded_warnings(&warnings(200));
+        assert_eq!(kept.len(), MAX_WARNINGS);
+        assert_eq!((kept[0].as_str(), kept[38].as_str()), ("warning 0", "warning 38"));
+        assert_eq!((kept[39].as_str(), kept[48].as_str()), ("warning 190", "warning 199"));
+        assert_eq!(kept[49], "and 151 more warnings");
+        assert_eq!(bounded_warnings(&kept), kept, "what was kept stays");
+        let mut later = kept.clone();
+        later.push("the end".to_owned());
+        let later = bounded_warnings(&later);
+        assert_eq!((later.len(), later[48].as_str()), (MAX_WARNINGS, "the end"));
+        assert_eq!(later[49], "and 152 more warnings");
+        let long = bounded_warnings(&["ü".repeat(10_000)]);
+        assert!(long[0].len() <= MAX_WARNING_BYTES + "…".len() && long[0].ends_with("ü…"));
+    }
 
     #[test]
     fn the_documentation_explains_every_type_of_error() {

@@ -3,6 +3,8 @@
 //! A worker owns a run while `fence` has the number it got and the status is `running`. Every write of a worker names
 //! that number; whoever takes a run away raises it, so a worker that was paused past its lease changes nothing.
 
+use std::time::Duration;
+
 use chrono::{DateTime, Utc};
 use copass_errors::Result;
 use copass_store::{AsConn, Batch, Json, Tx, add_to, execute, fetch_all, fetch_optional};
@@ -10,7 +12,7 @@ use copass_types::{AgentId, RunId, SandboxId, SessionId};
 use serde_json::Value;
 
 use super::{stored, stored_word};
-use crate::app::domain::{Entrance, Run, RunStatus};
+use crate::app::domain::{Entrance, Run, RunStatus, bounded_warnings};
 
 /// The lease of one worker on one run.
 #[derive(Debug, Clone)]
@@ -37,7 +39,7 @@ pub(crate) async fn begin(
         lease.sandbox_id.as_str(),
         lease.fence,
         run.started_at,
-        Json(&run.warnings),
+        Json(bounded_warnings(&run.warnings)),
         run.tool_resolution_trace.as_ref().map(Json),
         run.model.as_deref(),
         lease_expires_at,
@@ -105,6 +107,21 @@ pub(crate) fn extend_lease(batch: &mut Batch, lease: &Lease<'_>, lease_expires_a
     );
 }
 
+/// How the run ended by the hand of the worker that has this lease; `None` where it goes on, or another one ended it.
+pub(crate) async fn ended<C: AsConn>(conn: &mut C, lease: &Lease<'_>) -> Result<Option<RunStatus>> {
+    let row = fetch_optional!(
+        *conn,
+        (String,),
+        "select status from runs where id = $1 and sandbox_id = $2 and fence = $3 \
+         and status not in ('pending', 'running')",
+        lease.run_id.as_str(),
+        lease.sandbox_id.as_str(),
+        lease.fence,
+    )?;
+    row.map(|(status,)| stored_word(RunStatus::from_text(&status), &status, "run status"))
+        .transpose()
+}
+
 /// A run that nobody seems to work on.
 #[derive(Debug, Clone)]
 pub(crate) struct Stale {
@@ -121,6 +138,8 @@ pub(crate) struct Stale {
     pub(crate) is_held: bool,
     /// Somebody wants it to end.
     pub(crate) is_cancelled: bool,
+    /// The longest time it may take; [`Expired::Begun`] only.
+    pub(crate) timeout: Option<Duration>,
     lease_expires_at: Option<DateTime<Utc>>,
 }
 
@@ -152,6 +171,8 @@ struct StaleRow {
     lease_owner: Option<String>,
     lease_expires_at: Option<DateTime<Utc>>,
     cancel_requested_at: Option<DateTime<Utc>>,
+    #[sqlx(default)]
+    timeout_ms: Option<i64>,
 }
 
 impl StaleRow {
@@ -169,52 +190,80 @@ impl StaleRow {
             continuations: self.continuations,
             is_held: self.lease_owner.is_some(),
             is_cancelled: self.cancel_requested_at.is_some(),
+            timeout: self
+                .timeout_ms
+                .and_then(|timeout_ms| u64::try_from(timeout_ms).ok())
+                .map(Duration::from_millis),
             lease_expires_at: self.lease_expires_at,
         })
     }
 }
 
-/// What is to be done with expired runs.
+/// Which expired runs are looked at. The kinds are asked for one by one, because the many that wait for a place must not
+/// hide the others. A run goes on without a reader and with fewer losses than the number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Expired {
-    /// Those that go on: without a reader, and with fewer losses than this.
-    GoOn(i64),
-    /// All others, given the same number.
+    /// Those that do not go on.
     End(i64),
+    /// Those that go on and were held by a worker, which is lost.
+    Held(i64),
+    /// Those that go on and that nobody has begun, nor given back: the process that accepted them may be lost.
+    Unbegun(i64),
+    /// Those that go on and were given back: they wait for a place.
+    Waiting(i64),
+    /// Those that wait for a place although they were begun before.
+    Begun(i64),
 }
 
-/// Unfinished runs of every sandbox whose lease has expired. The two kinds are asked for one by one, because many that
-/// wait for a place must not hide those that are to be ended.
+/// Begins with the columns that all have.
+macro_rules! expired_sql {
+    ($more:literal, $which:literal, $goes_on:literal) => {
+        concat!(
+            "select ",
+            stale_columns!(),
+            $more,
+            " from runs where status in ('pending', 'running') and lease_expires_at < $1 and ",
+            $which,
+            $goes_on,
+            " (entrance in ('invoke', 'trigger', 'retry') and continuations < $2) \
+             and (lease_expires_at, id) > ($4, $5) order by lease_expires_at, id limit $3"
+        )
+    };
+}
+
+const END: &str = expired_sql!("", "", "not");
+const HELD: &str = expired_sql!("", "lease_owner is not null and ", "");
+const UNBEGUN: &str = expired_sql!("", "lease_owner is null and status = 'pending' and fence = 0 and ", "");
+const WAITING: &str = expired_sql!("", "lease_owner is null and (status = 'running' or fence > 0) and ", "");
+const BEGUN: &str = expired_sql!(
+    ", cast(request ->> 'timeout_ms' as bigint) as timeout_ms",
+    "lease_owner is null and status = 'running' and ",
+    ""
+);
+
+/// Unfinished runs of every sandbox whose lease has expired, a page of them: the first one, or what comes after this run.
 pub(crate) async fn expired<C: AsConn>(
     conn: &mut C,
     now: DateTime<Utc>,
     kind: Expired,
+    after: Option<&Stale>,
     limit: i64,
 ) -> Result<Vec<Stale>> {
-    macro_rules! rows {
-        ($which:literal, $losses:expr) => {
-            fetch_all!(
-                *conn,
-                StaleRow,
-                concat!(
-                    "select ",
-                    stale_columns!(),
-                    " from runs where status in ('pending', 'running') and lease_expires_at < $1 and ",
-                    $which,
-                    " (entrance in ('invoke', 'trigger', 'retry') and continuations < $2) \
-                     order by lease_expires_at limit $3"
-                ),
-                now,
-                $losses,
-                limit,
-            )
-        };
-    }
-    let rows = match kind {
-        Expired::GoOn(losses) => rows!("", losses),
-        Expired::End(losses) => rows!("not", losses),
+    let (sql, losses) = match kind {
+        Expired::End(losses) => (END, losses),
+        Expired::Held(losses) => (HELD, losses),
+        Expired::Unbegun(losses) => (UNBEGUN, losses),
+        Expired::Waiting(losses) => (WAITING, losses),
+        Expired::Begun(losses) => (BEGUN, losses),
     };
-    rows?.into_iter().map(StaleRow::stale).collect()
+    let (expired_at, id) = match after {
+        Some(run) => (run.lease_expires_at.unwrap_or_default(), run.id.as_str()),
+        None => (DateTime::default(), ""),
+    };
+    fetch_all!(*conn, StaleRow, sql, now, losses, limit, expired_at, id)?
+        .into_iter()
+        .map(StaleRow::stale)
+        .collect()
 }
 
 /// Unfinished runs of every sandbox, whatever their lease says.
@@ -367,4 +416,97 @@ pub(crate) async fn end(tx: &mut Tx, run: &Stale, ending: &Ending<'_>) -> copass
         unwritten,
     )?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use copass_runtime::clock;
+    use copass_store::Db;
+    use copass_test_support::{TestDatabase, on_both_databases};
+    use copass_types::UserId;
+    use sqlx::AssertSqlSafe;
+
+    use super::*;
+
+    on_both_databases! {
+        a_look_reads_unfinished_runs_only
+    }
+
+    async fn plan(db: &Db, sql: &str) -> String {
+        match db {
+            Db::Sqlite { read, .. } => {
+                let sql = AssertSqlSafe(format!("explain query plan {sql}"));
+                let rows: Vec<(i64, i64, i64, String)> = sqlx::query_as(sql).fetch_all(read).await.unwrap();
+                rows.into_iter().map(|row| row.3).collect::<Vec<_>>().join("\n")
+            }
+            Db::Postgres(pool) => {
+                let mut sql = sql.to_owned();
+                for (placeholder, value) in [
+                    ("$1", "now()"),
+                    ("$2", "5"),
+                    ("$3", "100"),
+                    ("$4", "'epoch'"),
+                    ("$5", "''"),
+                ] {
+                    sql = sql.replace(placeholder, value);
+                }
+                let text = AssertSqlSafe(format!("explain {sql}"));
+                let rows: Vec<(String,)> = sqlx::query_as(text).fetch_all(pool).await.unwrap();
+                rows.into_iter().map(|row| row.0).collect::<Vec<_>>().join("\n")
+            }
+        }
+    }
+
+    async fn a_look_reads_unfinished_runs_only(database: TestDatabase) {
+        let mut tx = database.begin().await.unwrap();
+        let (sandbox_id, user_id, agent_id) = (SandboxId::generate(), UserId::generate(), AgentId::generate());
+        execute!(
+            tx,
+            "insert into agents (id, sandbox_id, user_id, slug, kind, name, system_prompt, tool_allowlist, \
+             model_settings, status, version, created_at, updated_at) \
+             values ($1, $2, $3, 'a', 'user', 'a', 'a', $4, $4, 'active', 1, $5, $5)",
+            agent_id.as_str(),
+            sandbox_id.as_str(),
+            user_id.as_str(),
+            Json(serde_json::json!([])),
+            clock::now(),
+        )
+        .unwrap();
+        execute!(
+            tx,
+            "with recursive numbers (n) as (select 1 union all select n + 1 from numbers where n < 20000) \
+             insert into runs (id, sandbox_id, user_id, agent_id, agent_version, status, warnings, fence, created_at, \
+             lease_expires_at, entrance) select 'rn_00000000000000' || cast(100000000000 + n as text), $1, $2, $3, 1, \
+             case when n % 100 = 0 then 'pending' else 'succeeded' end, $4, 1, $5, \
+             case when n % 100 = 0 then $5 end, 'invoke' from numbers",
+            sandbox_id.as_str(),
+            user_id.as_str(),
+            agent_id.as_str(),
+            Json(Vec::<String>::new()),
+            clock::now(),
+        )
+        .unwrap();
+        tx.commit().await.unwrap();
+        if let Db::Postgres(pool) = &*database {
+            sqlx::raw_sql("analyze runs").execute(pool).await.unwrap();
+        }
+        for sql in [END, HELD, UNBEGUN, WAITING, BEGUN] {
+            let plan = plan(&database, sql).await;
+            assert!(plan.contains("runs_lease_expires_at_idx"), "{sql}\n{plan}");
+            assert!(!plan.contains("Seq Scan"), "{sql}\n{plan}");
+        }
+        let mut conn = database.read().await.unwrap();
+        let now = clock::now();
+        let mut seen = Vec::new();
+        loop {
+            let after = seen.last();
+            let page = expired(&mut conn, now, Expired::Waiting(5), after, 30).await.unwrap();
+            if page.is_empty() {
+                break;
+            }
+            seen.extend(page);
+        }
+        let ids: std::collections::BTreeSet<&str> = seen.iter().map(|run| run.id.as_str()).collect();
+        assert_eq!((seen.len(), ids.len()), (200, 200), "every one, and none twice");
+    }
 }

@@ -7,7 +7,9 @@ use copass_types::{AgentId, ApiKeyId, RunId, SandboxId, SessionId, UserId};
 use serde_json::Value;
 
 use super::{leases::Lease, stored, stored_word};
-use crate::app::domain::{AgentKind, AgentStatus, Entrance, ErrorType, ModelSettings, Run, RunRequest, RunStatus};
+use crate::app::domain::{
+    AgentKind, AgentStatus, Entrance, ErrorType, ModelSettings, Run, RunRequest, RunStatus, bounded_warnings,
+};
 
 /// The columns of a run `r` with its agent `a`, without what may be long.
 macro_rules! run_columns {
@@ -148,7 +150,7 @@ pub(crate) fn insert(batch: &mut Batch, new: &NewRun<'_>) {
         run.session_id.as_ref().map(SessionId::as_str),
         run.status.as_str(),
         run.input_event.as_ref().map(Json),
-        Json(&run.warnings),
+        Json(bounded_warnings(&run.warnings)),
         run.tool_resolution_trace.as_ref().map(Json),
         new.unique_key,
         new.lease_owner,
@@ -267,7 +269,7 @@ pub(crate) fn finish(batch: &mut Batch, lease: &Lease<'_>, run: &Run) {
         run.duration_ms,
         run.error_type.map(ErrorType::as_str),
         run.error_message.as_deref(),
-        Json(&run.warnings),
+        Json(bounded_warnings(&run.warnings)),
         run.finished_at,
         run.usage.as_ref().map(Json),
         run.cost_breakdown.as_ref().map(Json),

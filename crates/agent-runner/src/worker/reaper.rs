@@ -17,7 +17,7 @@ use crate::{
         turn::{
             Background, Worker,
             take_over::{self, TakeOver},
-            taken_up,
+            taken_up, took_longer,
         },
     },
     store::{
@@ -32,9 +32,7 @@ const MAX_CONTINUATIONS: i64 = 5;
 
 pub(crate) async fn run(worker: Arc<Worker>, background: Background, stop: CancellationToken) {
     loop {
-        if let Err(error) = look_after_expired(&worker, &background).await {
-            tracing::warn!(%error, cause = error.cause_chain(), "stale runs are not looked after yet; the next look tries again");
-        }
+        look_after_expired(&worker, &background).await;
         let jitter = Duration::from_millis(rand::random_range(0..3_000)).min(worker.config.reap_interval);
         tokio::select! {
             () = stop.cancelled() => return,
@@ -50,48 +48,138 @@ pub(crate) struct Recovered {
     pub(crate) taken_up: usize,
 }
 
-/// Looks after the runs whose lease has expired, and the pending ones nobody began in time.
-async fn look_after_expired(worker: &Worker, background: &Background) -> Result<()> {
-    loop {
-        let now = clock::now();
-        let lost = Expired::End(MAX_CONTINUATIONS);
-        let lost = store::leases::expired(&mut worker.db.read().await?, now, lost, BATCH).await?;
-        let mut ended = 0;
-        for run in &lost {
-            match end(worker, run, Some(now)).await {
-                Ok(is_ended) => ended += usize::from(is_ended),
-                // One that cannot be ended must not keep the others from it.
-                Err(error) => {
-                    let cause = error.cause_chain();
-                    tracing::warn!(run.id = %run.id, %error, cause, "stale run is not ended; the next look tries again");
-                }
-            }
-        }
-        if ended == 0 || lost.len() < usize::try_from(BATCH).unwrap_or(usize::MAX) {
-            break;
-        }
-    }
-    let now = clock::now();
-    let going_on = Expired::GoOn(MAX_CONTINUATIONS);
-    let going_on = store::leases::expired(&mut worker.db.read().await?, now, going_on, BATCH).await?;
-    for run in going_on {
-        match background.place() {
-            Some(place) => background.begin(run.sandbox_id, run.id, place),
-            None if is_nowhere(&run) => {
-                queue_up(worker, &run, Some(now)).await?;
-            }
-            // It waits in the queue already.
-            None => {}
+/// Looks after the runs whose lease has expired, and the pending ones nobody began in time. What fails with one of them,
+/// or with one kind, must not keep the others from it.
+async fn look_after_expired(worker: &Worker, background: &Background) {
+    for outcome in [
+        end_lost(worker).await,
+        end_late(worker).await,
+        take_up_held(worker, background).await,
+        queue_up_unbegun(worker, background).await,
+        take_up_waiting(worker, background).await,
+    ] {
+        if let Err(error) = outcome {
+            tracing::warn!(%error, cause = error.cause_chain(), "stale runs are not looked after yet; the next look tries again");
         }
     }
     worker.outbox.wake();
+}
+
+/// Ends the runs that nobody goes on with.
+async fn end_lost(worker: &Worker) -> Result<()> {
+    let mut pages = Pages::new(Expired::End(MAX_CONTINUATIONS));
+    while let Some(page) = pages.next(worker).await? {
+        for run in &page {
+            tell(run, end(worker, run, Some(pages.now)).await);
+        }
+    }
     Ok(())
 }
 
-/// Whether no message says that the run may be worked on, as far as the row tells: its worker was lost, or the process
-/// that accepted it may have been lost before it began.
-fn is_nowhere(run: &Stale) -> bool {
-    run.is_held || (run.status == RunStatus::Pending && run.fence == 0)
+/// Ends the runs that were given back and whose time is over before anybody has a place for them.
+async fn end_late(worker: &Worker) -> Result<()> {
+    let mut pages = Pages::new(Expired::Begun(MAX_CONTINUATIONS));
+    while let Some(page) = pages.next(worker).await? {
+        for run in &page {
+            let used = run
+                .started_at
+                .and_then(|started_at| (pages.now - started_at).to_std().ok());
+            let Some(timeout) = run.timeout.filter(|timeout| used.is_some_and(|used| used > *timeout)) else {
+                continue;
+            };
+            let late = TakeOver {
+                status: RunStatus::Timeout,
+                error_type: ErrorType::Timeout,
+                message: &took_longer(timeout),
+                step_error: "the time of the run was over before the step ended",
+                lease_before: Some(pages.now),
+            };
+            tell(run, take_over::end(worker, run, late).await);
+        }
+    }
+    Ok(())
+}
+
+/// Goes on with the runs of lost workers, or lets them wait for a place.
+async fn take_up_held(worker: &Worker, background: &Background) -> Result<()> {
+    let mut pages = Pages::new(Expired::Held(MAX_CONTINUATIONS));
+    while let Some(page) = pages.next(worker).await? {
+        for run in page {
+            match background.place() {
+                Some(place) => background.begin(run.sandbox_id, run.id, place),
+                None => tell(&run, queue_up(worker, &run, Some(pages.now)).await),
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Sees to it that a message says of runs that were only accepted that they may be worked on. There may be as many as
+/// anybody accepts, so one look sees to some.
+async fn queue_up_unbegun(worker: &Worker, background: &Background) -> Result<()> {
+    let mut pages = Pages::new(Expired::Unbegun(MAX_CONTINUATIONS));
+    for run in pages.next(worker).await?.unwrap_or_default() {
+        match background.place() {
+            Some(place) => background.begin(run.sandbox_id, run.id, place),
+            None => tell(&run, queue_up(worker, &run, Some(pages.now)).await),
+        }
+    }
+    Ok(())
+}
+
+/// Begins what waits in the queue while there are places: its message may be lost.
+async fn take_up_waiting(worker: &Worker, background: &Background) -> Result<()> {
+    let Some(mut place) = background.place() else {
+        return Ok(());
+    };
+    let mut pages = Pages::new(Expired::Waiting(MAX_CONTINUATIONS));
+    while let Some(page) = pages.next(worker).await? {
+        for run in page {
+            background.begin(run.sandbox_id, run.id, place);
+            let Some(next) = background.place() else {
+                return Ok(());
+            };
+            place = next;
+        }
+    }
+    Ok(())
+}
+
+/// Expired runs of one kind, page by page: what stays as it is must not be looked at again instead of the next ones.
+struct Pages {
+    kind: Expired,
+    now: DateTime<Utc>,
+    last: Option<Stale>,
+    is_last: bool,
+}
+
+impl Pages {
+    fn new(kind: Expired) -> Self {
+        Self {
+            kind,
+            now: clock::now(),
+            last: None,
+            is_last: false,
+        }
+    }
+
+    async fn next(&mut self, worker: &Worker) -> Result<Option<Vec<Stale>>> {
+        if self.is_last {
+            return Ok(None);
+        }
+        let mut conn = worker.db.read().await?;
+        let page = store::leases::expired(&mut conn, self.now, self.kind, self.last.as_ref(), BATCH).await?;
+        self.is_last = page.len() < usize::try_from(BATCH).unwrap_or(usize::MAX);
+        self.last = page.last().cloned();
+        Ok(Some(page))
+    }
+}
+
+fn tell(run: &Stale, outcome: Result<bool>) {
+    if let Err(error) = outcome {
+        let cause = error.cause_chain();
+        tracing::warn!(run.id = %run.id, %error, cause, "stale run is not looked after yet; the next look tries again");
+    }
 }
 
 /// Looks after every run that is not over, whatever its lease says: for the only worker of a database, before it begins.
@@ -99,14 +187,16 @@ pub(crate) async fn look_after_all(worker: &Worker, background: &Background) -> 
     let mut recovered = Recovered::default();
     let stale = store::leases::unfinished(&mut worker.db.read().await?).await?;
     for run in &stale {
-        if !goes_on(run) {
-            recovered.ended += usize::from(end(worker, run, None).await?);
+        let (outcome, count) = if !goes_on(run) {
+            (end(worker, run, None).await, &mut recovered.ended)
         } else if let Some(place) = background.place() {
             background.take_up(run, place);
-            recovered.taken_up += 1;
-        } else if queue_up(worker, run, None).await? {
-            recovered.taken_up += 1;
-        }
+            (Ok(true), &mut recovered.taken_up)
+        } else {
+            (queue_up(worker, run, None).await, &mut recovered.taken_up)
+        };
+        *count += usize::from(*outcome.as_ref().unwrap_or(&false));
+        tell(run, outcome);
     }
     worker.outbox.wake();
     Ok(recovered)

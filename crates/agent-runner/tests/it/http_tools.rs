@@ -31,6 +31,8 @@ enum Reply {
     /// So many bytes of an endless string, then nothing more for ever.
     Long(usize),
     Hangs,
+    /// Closes the connection.
+    Cut,
 }
 
 /// A server on a socket of its own; it ends with the test.
@@ -87,10 +89,10 @@ async fn answer(mut socket: TcpStream, list: Reply, calls: fn(&str) -> Reply, re
             Ok(read) => head.extend_from_slice(&chunk[..read]),
         }
     }
-    let reply = if head.starts_with(b"GET /tools ") {
+    let reply = if head.starts_with(b"GET /tools?token=hunter2 ") {
         list
     } else {
-        assert!(head.starts_with(b"POST /tools/call "));
+        assert!(head.starts_with(b"POST /tools/call?token=hunter2 "));
         let request: Value = serde_json::from_slice(&body).unwrap();
         requests.lock().unwrap().push(request.clone());
         calls(request["name"].as_str().unwrap())
@@ -99,6 +101,7 @@ async fn answer(mut socket: TcpStream, list: Reply, calls: fn(&str) -> Reply, re
         Reply::Json(status, value) => (status, value.to_string()),
         Reply::Raw(text) => (200, text.to_owned()),
         Reply::Hangs => std::future::pending().await,
+        Reply::Cut => return,
         Reply::Long(bytes) => {
             let head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close\r\n\r\n{\"x\":\"";
             let mut sent = socket.write_all(head.as_bytes()).await;
@@ -129,7 +132,8 @@ fn listing() -> Reply {
 }
 
 fn source(server: &ToolServer, timeout: Duration) -> Arc<HttpToolSource> {
-    let url: url::Url = server.url.parse().unwrap();
+    // What the operator has put there is nobody else's.
+    let url: url::Url = format!("{}?token=hunter2", server.url).parse().unwrap();
     let client = Egress::new().unwrap().operator(&url);
     Arc::new(HttpToolSource::new("http", url, client, timeout).unwrap())
 }
@@ -206,7 +210,12 @@ async fn a_list_that_is_none_costs_the_source_its_place(database: TestDatabase) 
             "is not what a tool server answers",
         ),
         (Reply::Raw("[]"), "is not what a tool server answers"),
-        (Reply::Json(500, json!({"tools": []})), "500"),
+        (
+            Reply::Json(500, json!({"tools": []})),
+            "its server answered 500 Internal Server Error",
+        ),
+        (Reply::Json(302, json!({"tools": []})), "its server answered 302 Found"),
+        (Reply::Cut, "its server does not answer: "),
         (
             Reply::Json(200, json!({"tools": [{"name": "a"}]})),
             "the schema of a is no JSON object",
@@ -225,6 +234,8 @@ async fn a_list_that_is_none_costs_the_source_its_place(database: TestDatabase) 
             warnings.iter().any(|warning| warning.contains(word)),
             "{list:?}: {warnings:?}"
         );
+        let run = format!("{:?}", fixture.run_row(&turn.run_id()).await);
+        assert!(!run.contains("hunter2") && !run.contains("http://"), "{list:?}: {run}");
     }
 }
 

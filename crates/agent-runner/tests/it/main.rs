@@ -12,6 +12,8 @@ mod agent_rights;
 mod agent_rules;
 mod agent_tools;
 mod agents;
+mod away;
+mod backlog;
 mod cancel;
 mod cancelling;
 mod change_rules;

@@ -25,6 +25,7 @@ mod wiring_tests {
     }
 }
 on_both_databases! {
+    many_stale_entries_are_one_short_warning
     a_source_that_misbehaves_costs_its_place
     the_trace_is_there_before_the_model_is_asked
     a_source_is_asked_once_for_many_runs
@@ -125,6 +126,30 @@ async fn a_trace_tells_of_every_source_and_every_entry(database: TestDatabase, w
     assert!(nowhere.contains("it has mine, yours, named, broken"), "{nowhere}");
     let management = source_of(&trace, "copass_management")["reason"].as_str().unwrap();
     assert!(management.contains("only the Concierge has it"), "{management}");
+}
+
+async fn many_stale_entries_are_one_short_warning(database: TestDatabase) {
+    let fixture = Builder::new(database, Wiring::Local)
+        .tool_source(FakeSource::new("mine").reads(&["look"]).shared())
+        .build()
+        .await;
+    let stale = |count: usize| -> Vec<String> { (0..count).map(|number| format!("{number:0>200}")).collect() };
+    fixture
+        .make_agent_with(|request| request.tool_allowlist = stale(512))
+        .await;
+    let (trace, warnings) = trace_and_warnings(&fixture).await;
+    assert_eq!(trace["allowlist_missing_entries"], json!(stale(512)));
+    let about: Vec<&String> = warnings
+        .iter()
+        .filter(|warning| warning.starts_with("the allowlist entr"))
+        .collect();
+    assert_eq!(about.len(), 1, "{warnings:?}");
+    assert!(
+        about[0].ends_with("… and 502 more: each matches no tool there is now"),
+        "{}",
+        about[0]
+    );
+    assert!(about[0].len() < 1000, "{}", about[0].len());
 }
 
 async fn a_source_that_misbehaves_costs_its_place(database: TestDatabase) {

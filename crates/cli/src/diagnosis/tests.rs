@@ -469,7 +469,7 @@ fn a_change_is_answered_with_what_is_wrong_now() {
         &mut changed,
         json!({"warnings": ["the agent is archived and does not run; set its status to active to get it back",
             "the tool source a was skipped: it is away", "the allowlist entry serch matches no tool there is now",
-            "something new"], "allowlist_missing_entries": ["serch"]}),
+            "the allowlist entries a, b and 502 more: each matches no tool there is now", "something new"], "allowlist_missing_entries": ["serch"]}),
     );
     let changed: ChangedAgent = serde_json::from_value(changed).unwrap();
     let commands: Vec<String> = of_change(&changed, &["search", "discover"])

@@ -381,7 +381,7 @@ pub(super) fn has_no_sources(agent: &Agent) -> bool {
 
 /// Whether a warning says what [`stale_allowlist`] says better.
 pub(super) fn is_about_missing_entry(warning: &str) -> bool {
-    warning.starts_with("the allowlist entry ")
+    warning.starts_with("the allowlist entry ") || warning.starts_with("the allowlist entries ")
 }
 
 /// A warning in the server's own words, with the line that helps where there is one. `is_stale`: the allowlist has a

@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::{Line, Turn, commit_next, enter, run};
 use crate::{
     batch::Batch,
+    db::Dialect,
     error::{Error, Result},
 };
 
@@ -48,6 +49,8 @@ impl Batches {
 
     /// Runs a batch as a transaction of its own. Whoever no longer waits when its turn comes wants nothing.
     pub(super) async fn execute(&self, batch: Batch, is_fenced: bool) -> Outcome {
+        // What fails before its first statement would be undone to the beginning of the batch before.
+        let batch = batch.whole(Dialect::Sqlite)?;
         let (tell, told) = oneshot::channel();
         let job = Job { batch, is_fenced, tell };
         // The thread ends with the process or with a panic.
@@ -89,7 +92,7 @@ async fn alone(mut turn: Turn, job: Job) {
     let connection = &mut turn.group.connection;
     let done = job
         .batch
-        .execute_between(&["begin immediate"], connection, "commit")
+        .execute_between(&["begin immediate"], connection, "commit", false)
         .await;
     match &done {
         Ok(_) => turn.rest(),
@@ -122,8 +125,9 @@ async fn together(mut turn: Turn, line: &Arc<Line>, first: Job, jobs: &mut mpsc:
         // It releases what is open.
         turn.commit().await;
     } else {
-        if place == Place::Inside && run(&mut turn.group.connection, "release tx").await.is_err() {
-            // The commit finds out.
+        if place == Place::Inside {
+            // Where it fails, the commit fails too.
+            let _ = run(&mut turn.group.connection, "release tx").await;
         }
         let is_due = turn.group.members.len() == 1;
         turn.pass_on();
@@ -166,7 +170,7 @@ impl Turn {
             Place::Inside => &["release tx", "savepoint tx"],
         };
         let connection = &mut self.group.connection;
-        let outcome = match batch.execute_between(opening, connection, "").await {
+        let outcome = match batch.execute_between(opening, connection, "", is_fenced).await {
             Ok(rows) if is_fenced && rows.first() == Some(&0) => Ok(None),
             Ok(rows) => return (Ok(Some(rows)), Place::Inside),
             Err(error) => Err(error),

@@ -7,11 +7,13 @@
 
 mod append_only;
 mod batch;
+mod batches;
 mod idempotency;
 mod inbox;
 mod open;
 mod outbox;
 mod parity;
+mod passing;
 mod shared_commits;
 mod transactions;
 mod values;

@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// What the group's only commit finds wrong.
-async fn spoil(tx: &mut Tx) {
+pub(crate) async fn spoil(tx: &mut Tx) {
     execute!(*tx, "pragma defer_foreign_keys = on").unwrap();
     execute!(
         *tx,
@@ -27,7 +27,7 @@ async fn spoil(tx: &mut Tx) {
 }
 
 /// Waits in line behind the present transaction, inserts, and ends.
-fn in_line(db: &Db, id: &'static str, is_kept: bool) -> JoinHandle<copass_store::Result<()>> {
+pub(crate) fn in_line(db: &Db, id: &'static str, is_kept: bool) -> JoinHandle<copass_store::Result<()>> {
     let db = db.clone();
     tokio::spawn(async move {
         let mut tx = db.begin().await?;
@@ -41,7 +41,7 @@ fn in_line(db: &Db, id: &'static str, is_kept: bool) -> JoinHandle<copass_store:
 }
 
 /// So many wait in line: tasks of a test's runtime begin in order, and each runs up to its wait.
-async fn let_them_wait() {
+pub(crate) async fn let_them_wait() {
     for _ in 0..100 {
         tokio::task::yield_now().await;
     }

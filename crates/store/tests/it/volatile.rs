@@ -9,7 +9,7 @@ use std::{
 
 use copass_runtime::clock;
 use copass_store::{
-    Db, fetch_one, inbox,
+    Batch, Db, fetch_one, inbox,
     outbox::{Broker, Outbox, OutboxMessage},
 };
 use copass_test_support::{TestDatabase, eventually, on_both_databases};
@@ -23,6 +23,7 @@ on_both_databases! {
     a_message_stays_until_it_was_handled_and_leaves_once
     what_was_not_handled_leaves_again_after_a_restart
     what_was_handled_does_not_leave_again_after_a_restart
+    what_waits_does_not_hide_what_comes_after_it
     a_broadcast_is_done_when_it_was_sent
     a_message_that_could_not_be_published_leaves_later
     the_relay_forgets_what_was_handled
@@ -120,6 +121,29 @@ async fn what_was_handled_does_not_leave_again_after_a_restart(database: TestDat
         .await
         .unwrap();
     assert_eq!((waiting(&database).await, published.lock().unwrap().len()), (0, 1));
+}
+
+async fn what_waits_does_not_hide_what_comes_after_it(database: TestDatabase) {
+    const MANY: usize = 2_100;
+    let (outbox, published) = (Outbox::new("test"), Published::default());
+    let mut tx = database.begin().await.unwrap();
+    for _ in 0..MANY / 100 {
+        let mut batch = Batch::new(database.dialect());
+        for _ in 0..100 {
+            outbox.add_to(&mut batch, &work());
+        }
+        batch.execute(&mut tx).await.unwrap();
+    }
+    tx.commit().await.unwrap();
+    let (publish, mut known) = (publisher(&published), HashSet::new());
+    let look = outbox.relay_volatile_batch(&database, &publish, &mut known);
+    assert_eq!(look.await.unwrap(), MANY, "also after a restart");
+    let id = add(&database, &outbox, &work()).await;
+    let look = outbox.relay_volatile_batch(&database, &publish, &mut known);
+    assert_eq!(look.await.unwrap(), 1);
+    assert_eq!(published.lock().unwrap().last(), Some(&id));
+    let look = outbox.relay_volatile_batch(&database, &publish, &mut known);
+    assert_eq!(look.await.unwrap(), 0);
 }
 
 async fn a_broadcast_is_done_when_it_was_sent(database: TestDatabase) {

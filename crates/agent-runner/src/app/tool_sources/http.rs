@@ -98,8 +98,11 @@ impl ToolSource for HttpToolSource {
             .get(self.server.list.clone())
             .send()
             .await
-            .and_then(reqwest::Response::error_for_status);
-        let answer = answer.map_err(|error| Skipped(format!("its server does not answer: {}", cause(&error))))?;
+            .map_err(|error| Skipped(format!("its server does not answer: {}", cause(error))))?;
+        let status = answer.status();
+        if !status.is_success() {
+            return Err(Skipped(format!("its server answered {status}")));
+        }
         let body = body(answer, MAX_LIST_BYTES)
             .await
             .map_err(|reason| Skipped(format!("its list {reason}")))?;
@@ -143,7 +146,7 @@ impl ToolCaller for Server {
                 .map_err(|error| {
                     Error::new(
                         ErrorCode::Unavailable,
-                        format!("the tool server does not answer: {}", cause(&error)),
+                        format!("the tool server does not answer: {}", cause(error)),
                     )
                 })?;
             let status = answer.status();
@@ -180,7 +183,7 @@ async fn body(answer: reqwest::Response, limit: usize) -> std::result::Result<Ve
     let mut bytes = Vec::new();
     let mut chunks = answer.bytes_stream();
     while let Some(chunk) = chunks.next().await {
-        let chunk = chunk.map_err(|error| format!("broke off: {}", cause(&error)))?;
+        let chunk = chunk.map_err(|error| format!("broke off: {}", cause(error)))?;
         if bytes.len() + chunk.len() > limit {
             return Err(format!("is longer than {limit} bytes"));
         }
@@ -189,9 +192,11 @@ async fn body(answer: reqwest::Response, limit: usize) -> std::result::Result<Ve
     Ok(bytes)
 }
 
-/// The innermost cause, which is what says why; the outer ones repeat the address.
-fn cause(error: &reqwest::Error) -> String {
-    let mut cause: &dyn std::error::Error = error;
+/// The innermost cause, which is what says why. The operator's address is not for everybody who can read a run: there may
+/// be a secret in it.
+fn cause(error: reqwest::Error) -> String {
+    let error = error.without_url();
+    let mut cause: &dyn std::error::Error = &error;
     while let Some(inner) = cause.source() {
         cause = inner;
     }

@@ -11,6 +11,7 @@ mod cache;
 mod check;
 mod effort;
 mod http;
+mod names;
 mod resolve;
 
 use std::sync::Arc;

@@ -15,7 +15,7 @@ use tokio::time::{Instant, timeout};
 use super::{
     MANAGEMENT_SOURCE, ResolvedTool, Seeker, Skipped, ToolSource,
     cache::{Answer, Answers, Freshness, Key},
-    check,
+    check, names,
 };
 
 /// Said of runs that an invoke key without a holder started (`gaps.md` G42).
@@ -25,6 +25,9 @@ const NO_HOLDER: &str = "the invoke key has no holder, so the run acts for nobod
 const PARALLEL_SOURCES: usize = 16;
 /// More tools than any model takes in one request.
 const MAX_TOOLS: usize = 2_000;
+/// Allowlist entries that warnings name, and how much of each where there are more; the trace has them all.
+const MAX_NAMED: usize = 10;
+const MAX_NAMED_CHARS: usize = 64;
 
 /// How one source did.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -136,10 +139,7 @@ impl Resolution {
                     .push(format!("the tool source {} was skipped: {reason}", source.name));
             }
         }
-        for entry in &self.missing_entries {
-            self.warnings
-                .push(format!("the allowlist entry {entry} matches no tool there is now"));
-        }
+        self.warnings.extend(missing_warnings(&self.missing_entries));
         // Without sources and without an allowlist it is meant so.
         if self.tools.is_empty() && (wants_tools || !allowlist.is_empty()) {
             let why = if !wants_tools {
@@ -159,6 +159,29 @@ impl Resolution {
             .map(|(index, tool)| (tool.spec.name.clone(), index))
             .collect();
         self.duration_ms = millis(began);
+    }
+}
+
+/// A sentence for each entry that matches no tool, or one about many.
+fn missing_warnings(entries: &[String]) -> Vec<String> {
+    if entries.len() <= MAX_NAMED {
+        return entries
+            .iter()
+            .map(|entry| format!("the allowlist entry {entry} matches no tool there is now"))
+            .collect();
+    }
+    let named: Vec<String> = entries[..MAX_NAMED].iter().map(|entry| shortened(entry)).collect();
+    let more = entries.len() - MAX_NAMED;
+    let named = named.join(", ");
+    vec![format!(
+        "the allowlist entries {named} and {more} more: each matches no tool there is now"
+    )]
+}
+
+fn shortened(name: &str) -> String {
+    match name.char_indices().nth(MAX_NAMED_CHARS) {
+        Some((end, _)) => format!("{}…", &name[..end]),
+        None => name.to_owned(),
     }
 }
 
@@ -267,6 +290,7 @@ impl Resolver {
         let ask = async {
             let work = async {
                 let built = source.build(seeker).await?;
+                names::check(&built)?;
                 check::check(name, built).map(Arc::from)
             };
             // A panic of a source costs its place only.

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use copass_errors::ErrorCode;
 use copass_llm::{Cost, Message, Usage};
 use copass_runtime::clock;
 use copass_store::Batch;
@@ -14,18 +13,15 @@ use super::{
     engine::{End, Turn, tokens_in},
     frames::{Failed, Finished, Frame, FrameId},
     journal::{JournalError, begin_fenced, execute_fenced, uncertain_sentence},
+    patience::Patience,
 };
 use crate::{
     app::{
         active::StopCause,
-        domain::{ErrorType, Run, RunStatus},
+        domain::{ErrorType, Run, RunStatus, bounded_warnings},
     },
     store::{self, signed},
 };
-
-/// How often the end is tried to be written before the run is left to the reaper.
-const WRITE_ATTEMPTS: u32 = 6;
-const FIRST_WRITE_PAUSE: Duration = Duration::from_millis(50);
 
 /// How much of the end was written.
 enum Written {
@@ -45,6 +41,11 @@ impl Turn<'_> {
     pub(super) async fn finish(mut self, end: End) {
         if matches!(end, End::HandOver) {
             return self.hand_over().await;
+        }
+        if matches!(end, End::Broken) && self.journal.is_cut_off() && self.run.entrance.is_background() {
+            // As if this worker were lost: another one goes on from the last step that is written.
+            tracing::warn!(run.id = %self.run.id, "the database is away; the run is taken up again when its lease has ended");
+            return;
         }
         // What stopped the loop dropped the answer that was being read; what it used is known here.
         self.count_open_answer(false);
@@ -135,7 +136,7 @@ impl Turn<'_> {
             End::TimedOut(limit) => Err(Verdict {
                 status: RunStatus::Timeout,
                 kind: ErrorType::Timeout,
-                message: format!("the run took longer than {} s and was stopped", limit.as_secs_f64()),
+                message: took_longer(limit),
             }),
             End::Stopped(cause) => {
                 let message = match cause {
@@ -205,31 +206,51 @@ impl Turn<'_> {
             });
         }
         run.usage = Some(usage);
+        // The frame says what the row says.
+        run.warnings = bounded_warnings(&run.warnings);
     }
 
     /// One transaction; tried again while the database is away, because a run that is over must not look alive. Where the
     /// database refuses what the run gave, which only a defect brings about, the row alone is ended.
     async fn write_end(&mut self, is_success: bool) -> Result<Written, JournalError> {
-        let mut pause = FIRST_WRITE_PAUSE;
-        for attempt in 1.. {
-            let error = match self.try_write_end(is_success).await {
-                Ok(()) => return Ok(Written::Whole),
-                Err(JournalError::LeaseLost) => return Err(JournalError::LeaseLost),
-                Err(JournalError::Store(error)) => error,
+        let mut patience = Patience::default();
+        loop {
+            let outcome = self.try_write_end(is_success).await;
+            let Err(error) = self.unless_written(outcome, &patience).await else {
+                return Ok(Written::Whole);
             };
-            tracing::warn!(
-                run.id = %self.run.id, %error, cause = error.cause_chain(), attempt, "the run's end is not written yet"
-            );
-            if error.code() != ErrorCode::Unavailable {
-                break;
+            if patience.outlasts(&self.run.id, &error).await {
+                continue;
             }
-            if attempt == WRITE_ATTEMPTS {
-                return Err(JournalError::Store(error));
+            match error {
+                JournalError::Store(_) if !error.is_unavailable() => break,
+                error => return Err(error),
             }
-            tokio::time::sleep(pause).await;
-            pause *= 3;
         }
-        self.write_bare_end().await.map(|()| Written::Bare)
+        let mut patience = Patience::default();
+        loop {
+            let outcome = self.write_bare_end().await;
+            let Err(error) = self.unless_written(outcome, &patience).await else {
+                return Ok(Written::Bare);
+            };
+            if !patience.outlasts(&self.run.id, &error).await {
+                return Err(error);
+            }
+        }
+    }
+
+    /// After a failed try the run may be over because that try was written and only its answer was lost.
+    async fn unless_written(&self, outcome: Result<(), JournalError>, patience: &Patience) -> Result<(), JournalError> {
+        if !matches!(outcome, Err(JournalError::LeaseLost)) || !patience.is_tried() {
+            return outcome;
+        }
+        let mut conn = self.worker.db.read().await?;
+        let ended = store::leases::ended(&mut conn, &self.journal.lease()).await?;
+        if ended == Some(self.run.status) {
+            Ok(())
+        } else {
+            outcome
+        }
     }
 
     async fn write_bare_end(&mut self) -> Result<(), JournalError> {
@@ -292,6 +313,11 @@ impl Turn<'_> {
             None => metrics::counter!("copass_runs_without_price_total").increment(1),
         }
     }
+}
+
+/// Said of a run whose time is over.
+pub(crate) fn took_longer(limit: Duration) -> String {
+    format!("the run took longer than {} s and was stopped", limit.as_secs_f64())
 }
 
 /// As `sse.md` 3.2 has it.

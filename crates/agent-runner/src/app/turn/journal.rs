@@ -8,13 +8,13 @@
 
 use std::time::Duration;
 
-use copass_errors::Error;
+use copass_errors::{Error, ErrorCode};
 use copass_runtime::clock;
 use copass_store::{Batch, Db, Tx};
 use copass_types::{RunId, SandboxId, StepId};
 use serde_json::{Value, json};
 
-use super::clean;
+use super::{clean, patience::Patience};
 use crate::{
     app::domain::{Step, StepKind, StepState},
     store::{self, leases::Lease},
@@ -32,6 +32,13 @@ pub(crate) enum JournalError {
     LeaseLost,
     /// The database failed.
     Store(Error),
+}
+
+impl JournalError {
+    /// Whether the database was away for longer than anybody waited.
+    pub(crate) fn is_unavailable(&self) -> bool {
+        matches!(self, Self::Store(error) if error.code() == ErrorCode::Unavailable)
+    }
 }
 
 impl From<Error> for JournalError {
@@ -67,6 +74,8 @@ pub(crate) struct Journal {
     fence: i64,
     lease: Duration,
     entries: Vec<Entry>,
+    /// The database was away and steps could not be written.
+    is_cut_off: bool,
 }
 
 impl Journal {
@@ -78,6 +87,7 @@ impl Journal {
             fence,
             lease,
             entries: Vec::new(),
+            is_cut_off: false,
         }
     }
 
@@ -269,8 +279,26 @@ impl Journal {
             .collect()
     }
 
-    /// Makes everything so far durable, in one commit.
+    /// Makes everything so far durable, in one commit; tried again while the database is away.
     pub(crate) async fn flush(&mut self) -> Result<(), JournalError> {
+        let mut patience = Patience::default();
+        loop {
+            let Err(error) = self.try_flush().await else {
+                return Ok(());
+            };
+            if !patience.outlasts(&self.run_id, &error).await {
+                self.is_cut_off = error.is_unavailable();
+                return Err(error);
+            }
+        }
+    }
+
+    /// Whether steps could not be written because the database was away.
+    pub(crate) fn is_cut_off(&self) -> bool {
+        self.is_cut_off
+    }
+
+    async fn try_flush(&mut self) -> Result<(), JournalError> {
         let mut batch = Batch::new(self.db.dialect());
         store::leases::extend_lease(&mut batch, &self.lease(), clock::now() + self.lease);
         self.write(&mut batch);

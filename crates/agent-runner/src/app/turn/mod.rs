@@ -20,6 +20,7 @@ mod frames;
 mod input;
 mod journal;
 mod mind;
+mod patience;
 pub(crate) mod redact;
 mod replay;
 mod spending;
@@ -58,7 +59,7 @@ use mind::Mind;
 
 pub(crate) use background::{Background, RUN_ACCEPTED, RUN_QUEUE, RUN_REQUESTED, Requested, RunAccepted, taken_up};
 pub(crate) use entrances::{AdHoc, Invoke, SystemTurn, TestFire};
-pub(crate) use finish::terminal;
+pub(crate) use finish::{terminal, took_longer};
 pub(crate) use frames::{Failed, Finished, Frame as TurnFrame, FrameId, Placed};
 pub(crate) use system_agents::SystemAgents;
 pub(crate) use tools::ManagementTool;

@@ -27,18 +27,18 @@ use crate::{
 
 /// How a run is ended from outside.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct TakeOver {
+pub(crate) struct TakeOver<'a> {
     pub(crate) status: RunStatus,
     pub(crate) error_type: ErrorType,
-    pub(crate) message: &'static str,
+    pub(crate) message: &'a str,
     /// What a step says that was open.
-    pub(crate) step_error: &'static str,
+    pub(crate) step_error: &'a str,
     /// The lease must have ended before this instant; `None` ends the run whatever its lease says.
     pub(crate) lease_before: Option<DateTime<Utc>>,
 }
 
 /// Ends the run and tells everybody; `false` when somebody has taken or ended it since it was looked at.
-pub(crate) async fn end(worker: &Worker, run: &Stale, take_over: TakeOver) -> Result<bool> {
+pub(crate) async fn end(worker: &Worker, run: &Stale, take_over: TakeOver<'_>) -> Result<bool> {
     let now = clock::now();
     let mut tx = worker.db.begin().await?;
     if !store::leases::take_away(&mut tx, run, take_over.lease_before, None).await? {
@@ -52,11 +52,17 @@ pub(crate) async fn end(worker: &Worker, run: &Stale, take_over: TakeOver) -> Re
         .collect();
     let uncertain = uncertain_sentence(&calls);
     let separator = if uncertain.is_empty() { "" } else { "; " };
+    // What cannot be read must not keep the run from its end.
+    let totals = totals(&mut tx, worker, run).await.unwrap_or_else(|error| {
+        let cause = error.cause_chain();
+        tracing::error!(run.id = %run.id, %error, cause, "steps cannot be read; the run ends without what they add up to");
+        Totals::default()
+    });
     let ending = Ending {
         status: take_over.status,
         error_type: take_over.error_type.as_str(),
         error_message: &format!("{}{separator}{uncertain}", take_over.message),
-        totals: totals(&mut tx, worker, run).await?,
+        totals,
         at: now,
     };
     store::leases::end(&mut tx, run, &ending).await?;
