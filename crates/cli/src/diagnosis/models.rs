@@ -95,10 +95,21 @@ pub(super) fn failed(case: &Case<'_>) -> Option<Finding> {
 pub(super) fn no_price(case: &Case<'_>) -> Option<Finding> {
     let run = &case.detail.run;
     let used = run.tokens_in.unwrap_or_default() + run.tokens_out.unwrap_or_default();
-    if !case.is_over() || run.cost_microcents.is_some() || used == 0 {
+    if !case.is_over() || run.cost_microcents.is_some() {
         return None;
     }
     let model = run.model.as_deref().unwrap_or("its model");
+    if case.remarks().any(|remark| remark.contains("told no usage")) {
+        return Some(
+            Finding::new(format!(
+                "the cost is unknown: the provider of {model} did not tell what an answer used"
+            ))
+            .advice("its own bill tells; an answer that is cut off before its end often goes without"),
+        );
+    }
+    if used == 0 {
+        return None;
+    }
     Some(
         Finding::new(format!(
             "the cost is unknown: the server's price list has no price for {model}"

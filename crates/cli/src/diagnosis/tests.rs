@@ -442,6 +442,20 @@ fn an_answer_that_was_cut_off() {
 }
 
 #[test]
+fn a_provider_that_tells_no_usage() {
+    let warning =
+        "the cost is not known: the provider told no usage for at least one answer of anthropic/claude-sonnet-4-6";
+    for tokens in [0, 8] {
+        let silent = run(json!({"cost_microcents": null, "tokens_in": tokens, "tokens_out": 0, "warnings": [warning]}));
+        let finding = only(silent, agent(json!({})));
+        assert!(
+            finding.problem.contains("did not tell what an answer used"),
+            "{finding:?}"
+        );
+    }
+}
+
+#[test]
 fn a_model_without_a_price() {
     let finding = only(run(json!({"cost_microcents": null})), agent(json!({})));
     assert!(
