@@ -7,7 +7,7 @@
 
 use std::{net::IpAddr, net::SocketAddr, sync::Arc, time::Duration};
 
-use axum::extract::{ConnectInfo, FromRequestParts, RawPathParams};
+use axum::extract::{ConnectInfo, FromRequestParts};
 use copass_errors::{Error, Result};
 use copass_proto::{
     convert,
@@ -23,6 +23,7 @@ use sha2::{Digest as _, Sha256};
 use crate::{
     auth_cache::{CacheKey, Verified},
     error::ApiError,
+    extract::PathParams,
     observe::RequestId,
     state::App,
 };
@@ -76,11 +77,8 @@ impl FromRequestParts<App> for AgentCaller {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> std::result::Result<Self, ApiError> {
-        let params = RawPathParams::from_request_parts(parts, app).await.ok();
-        let sandbox_id = params
-            .as_ref()
-            .and_then(|params| params.iter().find(|(name, _)| *name == "sandbox_id"))
-            .and_then(|(_, text)| text.parse::<SandboxId>().ok());
+        let params = PathParams::from_request_parts(parts, app).await?;
+        let sandbox_id = params.text("sandbox_id").parse::<SandboxId>().ok();
         // A malformed id is an unknown sandbox, but first the caller must be somebody.
         let context = authenticate(parts, app, sandbox_id.clone()).await?;
         match sandbox_id {

@@ -2,7 +2,7 @@
 
 use axum::{
     body::Body,
-    extract::{FromRequest, FromRequestParts, RawPathParams, Request},
+    extract::{FromRequest, FromRequestParts, MatchedPath, RawPathParams, Request},
 };
 use bytes::{Bytes, BytesMut};
 use chrono::{DateTime, NaiveDate, Utc};
@@ -148,19 +148,39 @@ fn problem(loc: Vec<String>, message: &str, kind: &str) -> Error {
 }
 
 /// The parameters of the path.
-pub(crate) struct PathParams(RawPathParams);
+pub(crate) struct PathParams(Vec<(String, String)>);
 
 impl FromRequestParts<App> for PathParams {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> std::result::Result<Self, ApiError> {
-        // Bytes that are not UTF-8 cannot be part of any id or slug.
-        let params = RawPathParams::from_request_parts(parts, app).await;
-        Ok(Self(params.map_err(|_| Error::not_found("resource"))?))
+        Ok(match RawPathParams::from_request_parts(parts, app).await {
+            Ok(params) => Self(
+                params
+                    .iter()
+                    .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                    .collect(),
+            ),
+            Err(_) => Self::as_sent(parts),
+        })
     }
 }
 
 impl PathParams {
+    /// The parameters without decoding, for a path with bytes that are not UTF-8: one segment that is malformed says
+    /// nothing about the others, and its percent sign is part of no id or slug.
+    fn as_sent(parts: &Parts) -> Self {
+        let Some(matched) = parts.extensions.get::<MatchedPath>() else {
+            return Self(Vec::new());
+        };
+        let segments = matched.as_str().split('/').zip(parts.uri.path().split('/'));
+        let params = segments.filter_map(|(name, value)| {
+            let name = name.strip_prefix('{')?.strip_suffix('}')?;
+            Some((name.to_owned(), value.to_owned()))
+        });
+        Self(params.collect())
+    }
+
     /// An id; a malformed one is an unknown one.
     pub(crate) fn id<T: std::str::FromStr>(&self, name: &str, what: &str) -> Result<T> {
         self.text(name).parse().map_err(|_| Error::not_found(what))
@@ -179,8 +199,8 @@ impl PathParams {
     pub(crate) fn text(&self, name: &str) -> &str {
         self.0
             .iter()
-            .find(|(key, _)| *key == name)
-            .map_or("", |(_, value)| value)
+            .find(|(key, _)| key == name)
+            .map_or("", |(_, value)| value.as_str())
     }
 }
 

@@ -5,7 +5,9 @@ use copass_types::api::ErrorBody;
 use utoipa::{
     PartialSchema as _, ToSchema as _,
     openapi::{
-        ContentBuilder, InfoBuilder, License, OpenApi, OpenApiBuilder, Ref, RefOr, ResponseBuilder, ServerBuilder,
+        ContentBuilder, InfoBuilder, License, OpenApi, OpenApiBuilder, PathItem, Ref, RefOr, Required, ResponseBuilder,
+        Schema, ServerBuilder,
+        path::Operation,
         security::{HttpAuthScheme, HttpBuilder, SecurityScheme},
     },
 };
@@ -30,6 +32,7 @@ pub(crate) fn build() -> (Router<App>, OpenApi) {
     let document = OpenApiBuilder::new().info(info).build();
     let (router, mut document) = routes::mount(OpenApiRouter::with_openapi(document)).split_for_parts();
     describe_errors(&mut document);
+    describe_bodies(&mut document);
     (router, document)
 }
 
@@ -57,19 +60,47 @@ fn describe_errors(document: &mut OpenApi) {
         .description("Any error")
         .content("application/json", ContentBuilder::new().schema(Some(schema)).build())
         .build();
-    for item in document.paths.paths.values_mut() {
-        let operations = [
-            &mut item.get,
-            &mut item.put,
-            &mut item.post,
-            &mut item.patch,
-            &mut item.delete,
-        ];
-        for operation in operations.into_iter().flatten() {
-            operation
-                .responses
-                .responses
-                .insert("default".to_owned(), error.clone().into());
+    for operation in document.paths.paths.values_mut().flat_map(operations) {
+        operation
+            .responses
+            .responses
+            .insert("default".to_owned(), error.clone().into());
+    }
+}
+
+/// Says of each body whether it must be there: an empty one counts as `{}`, which is enough where no field is required.
+fn describe_bodies(document: &mut OpenApi) {
+    let Some(components) = &document.components else { return };
+    let bodies = document
+        .paths
+        .paths
+        .values_mut()
+        .flat_map(operations)
+        .filter_map(|operation| operation.request_body.as_mut());
+    for body in bodies {
+        let RefOr::T(body) = body else { continue };
+        let may_be_empty = body.content.values().all(|content| {
+            let RefOr::T(content) = content else { return false };
+            let Some(RefOr::Ref(schema)) = &content.schema else {
+                return false;
+            };
+            let name = schema.ref_location.rsplit('/').next().unwrap_or_default();
+            matches!(components.schemas.get(name), Some(RefOr::T(Schema::Object(object))) if object.required.is_empty())
+        });
+        if may_be_empty {
+            body.required = Some(Required::False);
         }
     }
+}
+
+fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
+    [
+        &mut item.get,
+        &mut item.put,
+        &mut item.post,
+        &mut item.patch,
+        &mut item.delete,
+    ]
+    .into_iter()
+    .flatten()
 }

@@ -14,7 +14,7 @@ use crate::store::{self, api_keys::ApiKeyRow};
 /// 43 characters of a 62-letter alphabet hold 256 bits.
 const SECRET_CHARS: usize = 43;
 const PREFIX_CHARS: usize = 12;
-const KINDS: [&str; 3] = ["general", "agent_invoke", "agent_delegate"];
+const KINDS: &[&str] = copass_types::api::words::KeyKind::WORDS;
 
 /// A key as it is made: the row to store, and the secret to show once.
 pub(crate) struct NewKey {

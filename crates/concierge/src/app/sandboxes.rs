@@ -23,7 +23,7 @@ const TENANCY_QUEUES: [&str; 3] = [
     "copass.ingestion.tenancy",
 ];
 const TIERS: [&str; 3] = ["free", "pro", "enterprise"];
-const STATUSES: [&str; 3] = ["active", "suspended", "archived"];
+const STATUSES: &[&str] = copass_types::api::words::SandboxStatus::WORDS;
 /// Audit records in one answer.
 const MAX_AUDIT_RECORDS: u32 = 500;
 const DEFAULT_AUDIT_RECORDS: u32 = 100;

@@ -177,6 +177,19 @@ async fn malformed_ids_and_slugs_in_paths_are_404() {
         "not_found",
     )
     .await;
+    // What is malformed is what is not found, and not what stands before it.
+    for (path, what) in [
+        ("/agents/%ff", "agent"),
+        ("/agents/%ff/runs", "agent"),
+        ("/sources/%ff", "source"),
+        ("/agents/runs/%ff", "run"),
+    ] {
+        let body = expect_error(gateway.get(&format!("{base}{path}")).await, 404, "not_found").await;
+        assert!(
+            body["detail"].as_str().unwrap().contains(&format!("{what} not found")),
+            "{path}: {body}"
+        );
+    }
 }
 
 #[tokio::test]

@@ -9,6 +9,7 @@
 mod agents;
 mod auth;
 mod bad_input;
+mod document;
 mod fakes;
 mod lifecycle;
 mod live;

@@ -4,10 +4,13 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
+use super::words;
+
 /// Makes a key that can run one agent and nothing else.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct CreateAgentKeyRequest {
     /// `invoke`: runs have the identity of the key's holder. `delegate`: they have the owner's.
+    #[schema(value_type = words::NewAgentKeyKind)]
     pub kind: String,
     /// What it is for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -17,6 +20,7 @@ pub struct CreateAgentKeyRequest {
     pub copass_id: Option<String>,
     /// 1 to 3650; null for a key that never ends.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1, maximum = 3650)]
     pub expires_in_days: Option<u32>,
 }
 
@@ -34,6 +38,7 @@ pub struct CreatedAgentKey {
     /// The first characters of the secret.
     pub key_prefix: String,
     /// `agent_invoke` or `agent_delegate`.
+    #[schema(value_type = words::AgentKeyKind)]
     pub kind: String,
     /// What it is for.
     pub label: Option<String>,

@@ -16,6 +16,7 @@ pub struct ListAgentVersionsQuery {
     pub limit: Option<u32>,
     /// Only versions older than this one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[param(minimum = 1)]
     pub before: Option<u32>,
 }
 
@@ -57,9 +58,11 @@ pub struct AgentVersionList {
 #[into_params(parameter_in = Query)]
 pub struct DiffAgentVersionsQuery {
     /// The version to begin with.
+    #[param(minimum = 1)]
     pub from: u32,
     /// The version to end with; the present one when left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[param(minimum = 1)]
     pub to: Option<u32>,
 }
 
@@ -94,5 +97,6 @@ pub struct FieldChange {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct RollBackAgentRequest {
     /// The old one.
+    #[schema(minimum = 1)]
     pub to_version: u32,
 }

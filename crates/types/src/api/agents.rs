@@ -4,14 +4,19 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
+use super::words;
+
 /// 12.1: makes an agent.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct CreateAgentRequest {
     /// `^[a-z0-9-]+$`, unique in the sandbox, never changes.
+    #[schema(pattern = "^[a-z0-9-]+$", min_length = 1, max_length = 64)]
     pub slug: String,
     /// Its name.
+    #[schema(min_length = 1, max_length = 255)]
     pub name: String,
     /// What it is told to be.
+    #[schema(min_length = 1)]
     pub system_prompt: String,
     /// What it is for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -33,24 +38,30 @@ pub struct CreateAgentRequest {
 pub struct ModelSettingsInput {
     /// `anthropic`, `google` or `hermes`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<words::Backend>)]
     pub backend: Option<String>,
     /// The model's name at the backend.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
     /// 0 to 2.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 0, maximum = 2)]
     pub temperature: Option<f64>,
     /// At least 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1, maximum = 10_000_000)]
     pub max_tokens: Option<u32>,
     /// At least 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1, maximum = 200)]
     pub max_turns: Option<u32>,
     /// At least 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1, maximum = 3600)]
     pub timeout_s: Option<u32>,
     /// `e2b`; goes with hermes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<words::ComputeProvider>)]
     pub compute_provider: Option<String>,
 }
 
@@ -58,18 +69,24 @@ pub struct ModelSettingsInput {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ModelSettings {
     /// `anthropic`, `google` or `hermes`.
+    #[schema(value_type = words::Backend)]
     pub backend: String,
     /// The model's name at the backend.
     pub model: String,
     /// 0 to 2.
+    #[schema(minimum = 0, maximum = 2)]
     pub temperature: Option<f64>,
     /// Most tokens of one answer.
+    #[schema(minimum = 1, maximum = 10_000_000)]
     pub max_tokens: Option<u32>,
     /// Most model calls of one run.
+    #[schema(minimum = 1, maximum = 200)]
     pub max_turns: Option<u32>,
     /// Longest run.
+    #[schema(minimum = 1, maximum = 3600)]
     pub timeout_s: Option<u32>,
     /// Goes with hermes.
+    #[schema(value_type = Option<words::ComputeProvider>)]
     pub compute_provider: Option<String>,
 }
 
@@ -78,6 +95,7 @@ pub struct ModelSettings {
 pub struct UpdateAgentRequest {
     /// Its name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(min_length = 1, max_length = 255)]
     pub name: Option<String>,
     /// What it is for; null takes the description away.
     #[serde(
@@ -89,6 +107,7 @@ pub struct UpdateAgentRequest {
     pub description: Option<Option<String>>,
     /// What it is told to be.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(min_length = 1)]
     pub system_prompt: Option<String>,
     /// Tools it may use; empty allows every tool.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -102,6 +121,7 @@ pub struct UpdateAgentRequest {
     pub model_settings: Option<ModelSettingsInput>,
     /// `active` or `archived`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<words::AgentStatus>)]
     pub status: Option<String>,
 }
 
@@ -110,6 +130,7 @@ pub struct UpdateAgentRequest {
 pub struct UpdateToolSourcesRequest {
     /// Names of tool sources.
     #[serde(deserialize_with = "super::present::required")]
+    #[schema(required = true)]
     pub tool_sources: Option<Vec<String>>,
 }
 
@@ -119,6 +140,7 @@ pub struct UpdateToolSourcesRequest {
 pub struct ListAgentsQuery {
     /// `active` or `archived`; all when left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[param(value_type = Option<words::AgentStatus>, inline)]
     pub status: Option<String>,
 }
 
@@ -146,8 +168,10 @@ pub struct Agent {
     /// The model and its limits.
     pub model_settings: ModelSettings,
     /// `active` or `archived`.
+    #[schema(value_type = words::AgentStatus)]
     pub status: String,
     /// Starts at 1 and grows with each change.
+    #[schema(minimum = 1)]
     pub version: u32,
     /// When it was made.
     #[serde(with = "super::time::option", default)]

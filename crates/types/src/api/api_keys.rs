@@ -4,13 +4,17 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
+use super::words;
+
 /// 3.1: makes a key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct CreateApiKeyRequest {
     /// 1 to 128 characters.
+    #[schema(min_length = 1, max_length = 128)]
     pub name: String,
     /// 1 to 3650; null for a key that never ends.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1, maximum = 3650)]
     pub expires_in_days: Option<u32>,
 }
 
@@ -59,6 +63,7 @@ pub struct ApiKey {
     pub label: String,
     /// `general`, `agent_invoke` or `agent_delegate`.
     #[serde(default)]
+    #[schema(value_type = words::KeyKind)]
     pub kind: String,
     /// The one agent that the key is good for.
     pub agent_id: Option<String>,
@@ -96,6 +101,7 @@ pub struct ApiKey {
 pub struct ListApiKeysQuery {
     /// Only these kinds; may be repeated, or hold several separated by commas.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[param(value_type = Vec<words::KeyKind>, inline)]
     pub kinds: Vec<String>,
     /// Also keys that were revoked.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -4,12 +4,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use super::JsonObject;
+use super::{JsonObject, words};
 
 /// 15.1: one turn, answered when it is over.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ConciergeTestRequest {
     /// 1 to 4000 characters.
+    #[schema(min_length = 1, max_length = 4000)]
     pub message: String,
 }
 
@@ -19,6 +20,7 @@ pub struct ConciergeTestResponse {
     /// The run.
     pub run_id: String,
     /// `succeeded`, `failed`, `timeout` or `cancelled`.
+    #[schema(value_type = words::EndedRunStatus)]
     pub status: String,
     /// The reply; may be empty.
     pub output_text: String,
@@ -39,6 +41,7 @@ pub struct ConciergeTestResponse {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ConciergeChatRequest {
     /// 1 to 4000 characters.
+    #[schema(min_length = 1, max_length = 4000)]
     pub message: String,
     /// Continues a conversation.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -4,6 +4,8 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
+use super::words;
+
 /// 6.1: shares the sandbox; exactly one of `copass_id`, `user_id`, `email`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct CreateConnectionRequest {
@@ -17,6 +19,7 @@ pub struct CreateConnectionRequest {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub email: Option<String>,
     /// `viewer` or `editor`.
+    #[schema(value_type = words::GrantRole)]
     pub role: String,
     /// Limits the grant to one project.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -50,6 +53,7 @@ pub struct SandboxConnection {
     /// The grantee's handle now, without `@`.
     pub copass_id: Option<String>,
     /// `viewer` or `editor`.
+    #[schema(value_type = words::GrantRole)]
     pub role: String,
     /// The one project that the grant covers.
     pub project_id: Option<String>,
@@ -67,6 +71,7 @@ pub struct SandboxConnection {
     #[serde(with = "super::time")]
     pub created_at: DateTime<Utc>,
     /// `active`, `revoked` or `expired`.
+    #[schema(value_type = words::ConnectionStatus)]
     pub status: String,
     /// What to do next; only on a grant that was just made.
     pub next_step: Option<String>,

@@ -40,6 +40,7 @@ pub mod time;
 pub mod triggers;
 pub mod usage;
 pub mod users;
+pub mod words;
 
 pub use agent_keys::{CreateAgentKeyRequest, CreatedAgentKey, ListAgentKeysQuery};
 pub use agent_versions::{

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use super::JsonObject;
+use super::{JsonObject, words};
 
 /// 12.9: fires an agent with an event.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -19,6 +19,7 @@ pub struct TestAgentRequest {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct InvokeAgentRequest {
     /// What to tell the agent.
+    #[schema(min_length = 1)]
     pub message: String,
     /// Continues a conversation: the `provider_session_id` of its last run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -39,14 +40,18 @@ pub struct InvokedRun {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct RunAdHocRequest {
     /// `anthropic`, `google` or `hermes`.
+    #[schema(value_type = words::Backend)]
     pub provider: String,
     /// The model's name at the provider.
+    #[schema(min_length = 1)]
     pub model: String,
     /// What the agent is told to be.
     pub system_prompt: String,
     /// What the end user says, oldest first; at least one.
+    #[schema(min_items = 1)]
     pub messages: Vec<AdHocMessage>,
     /// Keeps the end users of one sandbox apart: at most 128 of letters, digits, `-`, `.`, `_`, `~` and `:`.
+    #[schema(min_length = 1, max_length = 128, pattern = "^[A-Za-z0-9._~:-]+$")]
     pub end_user_id: String,
     /// Continues a conversation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -63,8 +68,10 @@ pub struct RunAdHocRequest {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct AdHocMessage {
     /// `user`.
+    #[schema(value_type = words::MessageRole)]
     pub role: String,
     /// The text.
+    #[schema(min_length = 1)]
     pub content: String,
 }
 

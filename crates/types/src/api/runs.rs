@@ -5,6 +5,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
 
+use super::words;
+
 /// 12.11: the query of the list.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
@@ -20,6 +22,7 @@ pub struct ListRunsQuery {
     pub trigger_id: Option<String>,
     /// Only runs in this status.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[param(value_type = Option<words::RunStatus>, inline)]
     pub status: Option<String>,
     /// Only runs accepted at or after this instant (RFC 3339).
     #[serde(with = "super::time::option", default, skip_serializing_if = "Option::is_none")]
@@ -29,6 +32,7 @@ pub struct ListRunsQuery {
     pub until: Option<DateTime<Utc>>,
     /// Only runs of this version of the agent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[param(minimum = 1)]
     pub agent_version: Option<u32>,
 }
 
@@ -69,6 +73,7 @@ pub struct AgentRun {
     /// The trigger that fired, if one did.
     pub trigger_id: Option<String>,
     /// `pending`, `running`, `succeeded`, `failed`, `timeout` or `cancelled`.
+    #[schema(value_type = words::RunStatus)]
     pub status: String,
     /// What it was started with.
     #[schema(value_type = Option<Object>)]
@@ -106,6 +111,7 @@ pub struct AgentRun {
     pub error_type: Option<String>,
     /// How it came about: `chat`, `test`, `ad_hoc`, `invoke`, `trigger` or `retry`.
     #[serde(default)]
+    #[schema(value_type = Option<words::Entrance>)]
     pub entrance: Option<String>,
     /// The run whose input it has.
     #[serde(default)]
@@ -162,8 +168,10 @@ pub struct RunStep {
     /// Its place in the run.
     pub seq: u32,
     /// `model` or `tool`.
+    #[schema(value_type = words::StepKind)]
     pub kind: String,
     /// `intended`, `done`, `failed` or `unknown`.
+    #[schema(value_type = words::StepState)]
     pub state: String,
     /// The model or the tool.
     pub name: Option<String>,

@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::JsonObject;
+use super::{JsonObject, words};
 
 /// 5.1: makes a sandbox.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -15,6 +15,7 @@ pub struct CreateSandboxRequest {
     pub owner_id: String,
     /// `free` (default), `pro` or `enterprise`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<words::Tier>)]
     pub tier: Option<String>,
     /// Free data.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -28,6 +29,7 @@ pub struct CreateSandboxRequest {
 pub struct ListSandboxesQuery {
     /// `active`, `suspended` or `archived`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[param(value_type = Option<words::SandboxStatus>, inline)]
     pub status: Option<String>,
     /// Only those made with this key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -58,8 +60,10 @@ pub struct Sandbox {
     /// Its name.
     pub name: String,
     /// `free`, `pro` or `enterprise`.
+    #[schema(value_type = words::Tier)]
     pub tier: String,
     /// `active`, `suspended` or `archived`.
+    #[schema(value_type = words::SandboxStatus)]
     pub status: String,
     /// `platform_s3` or `custom_s3`.
     pub storage_provider_type: String,

@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::JsonObject;
+use super::{JsonObject, words};
 
 /// 13.2: the query of the list.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, IntoParams)]
@@ -12,6 +12,7 @@ use super::JsonObject;
 pub struct ListTriggersQuery {
     /// `active`, `paused` or `disabled`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[param(value_type = Option<words::TriggerStatus>, inline)]
     pub status: Option<String>,
 }
 
@@ -34,6 +35,7 @@ pub struct Trigger {
     #[schema(value_type = Option<Object>)]
     pub filter_config: Option<JsonObject>,
     /// `active`, `paused` or `disabled`.
+    #[schema(value_type = words::TriggerStatus)]
     pub status: String,
     /// Fires at most this often in an hour.
     pub rate_limit_per_hour: Option<u32>,

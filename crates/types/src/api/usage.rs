@@ -6,6 +6,8 @@ use chrono::{DateTime, NaiveDate, Utc};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
+use super::words;
+
 /// 4.1: the query.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
@@ -74,6 +76,7 @@ pub struct ModelUsage {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct CallTypeUsage {
     /// `chat`, `test`, `ad_hoc`, `invoke`, `trigger` or `retry`.
+    #[schema(value_type = words::CallType)]
     pub call_type: String,
     /// Tokens read.
     pub prompt_tokens: u64,
@@ -99,6 +102,7 @@ pub struct UsageBalance {
     /// The same as `credits_remaining`.
     pub balance_credits: u64,
     /// Always `USD_microcents`: 1e-6 USD.
+    #[schema(value_type = words::BalanceUnit)]
     pub currency: String,
 }
 
@@ -109,6 +113,7 @@ pub struct SandboxUsageQuery {
     /// Any of `agent`, `trigger`, `model`, `status`, `entrance`, `day`; may be repeated, or hold several separated by
     /// commas.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[param(value_type = Vec<words::UsageDimension>, inline)]
     pub group_by: Vec<String>,
     /// Only runs accepted at or after this instant (RFC 3339); 30 days before `until` when it is left out.
     #[serde(with = "super::time::option", default, skip_serializing_if = "Option::is_none")]
@@ -126,6 +131,7 @@ pub struct SandboxUsageQuery {
 pub struct SandboxUsage {
     /// What the groups are made of, in this order.
     #[serde(default)]
+    #[schema(value_type = Vec<words::UsageDimension>)]
     pub group_by: Vec<String>,
     /// Everything.
     pub total: UsageSum,
