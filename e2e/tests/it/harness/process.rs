@@ -171,21 +171,10 @@ impl Process {
 
     /// The first thing that `pick` finds in a line of stdout.
     pub(crate) async fn find_in_stdout<T>(&mut self, limit: Duration, pick: impl Fn(&str) -> Option<T>) -> T {
-        let lines = self.stdout.clone();
-        self.find(&lines, limit, pick).await
-    }
-
-    /// The newest thing that `pick` finds in a line of stderr.
-    pub(crate) async fn find_in_stderr<T>(&mut self, limit: Duration, pick: impl Fn(&str) -> Option<T>) -> T {
-        let lines = self.stderr.clone();
-        self.find(&lines, limit, pick).await
-    }
-
-    async fn find<T>(&mut self, lines: &Lines, limit: Duration, pick: impl Fn(&str) -> Option<T>) -> T {
         let deadline = Instant::now() + limit;
         loop {
             let ended = self.has_ended();
-            if let Some(found) = lines.lock().iter().rev().find_map(|line| pick(line)) {
+            if let Some(found) = self.stdout.lock().iter().find_map(|line| pick(line)) {
                 return found;
             }
             assert!(!ended, "{} ended before it said what was waited for", self.name);

@@ -1,6 +1,6 @@
 //! People: each test makes its own, through the login everybody uses.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -78,13 +78,24 @@ pub(crate) fn new_email(label: &str) -> String {
 impl Cluster {
     /// Asks for a code and reads it where an operator without mail server does: in the concierge's log.
     pub(crate) async fn login_code(&mut self, email: &str) -> String {
+        let mark = format!("email=\"{email}\" code=\"");
+        let code = |line: &str| Some(line.split_once(&mark)?.1.split('"').next()?.to_owned());
+        let told = |lines: &[String]| lines.iter().filter_map(|line| code(line)).collect::<Vec<_>>();
+        let before = told(&self.process_of(CONCIERGE).stderr()).len();
         self.api()
             .post("/auth/v1/otp", json!({"email": email}))
             .await
             .expect(200);
-        let mark = format!("email=\"{email}\" code=\"");
-        let code = |line: &str| line.split_once(&mark)?.1.split('"').next().map(str::to_owned);
-        self.process_of(CONCIERGE).find_in_stderr(CODE_LIMIT, code).await
+        // The line may come later than the answer, so the newest one may be that of the code before.
+        let deadline = Instant::now() + CODE_LIMIT;
+        loop {
+            let codes = told(&self.process_of(CONCIERGE).stderr());
+            if let Some(code) = codes.get(before) {
+                return code.clone();
+            }
+            assert!(Instant::now() < deadline, "no code for {email} within {CODE_LIMIT:?}");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
     }
 
     /// Exchanges a code for a session.

@@ -354,7 +354,11 @@ impl Turn<'_> {
             let levels = clean::MAX_DEPTH;
             let detail =
                 format!("the call was made, but its result is nested more than {levels} levels deep and is not kept");
-            (error_object(ErrorCode::ProviderError.tool_code(), &detail), StepState::Failed, Some(detail))
+            (
+                error_object(ErrorCode::ProviderError.tool_code(), &detail),
+                StepState::Failed,
+                Some(detail),
+            )
         } else {
             (result, state, error)
         };
