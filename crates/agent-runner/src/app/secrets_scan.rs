@@ -15,7 +15,7 @@ const SHORTEST_BYTES: usize = 15;
 
 struct Pattern {
     kind: &'static str,
-    /// Every match holds one of these, and looking for them is cheap.
+    /// Every match holds one of these, and looking for them is cheap. Where there is none, letters of any case match.
     needles: &'static [&'static str],
     regex: Regex,
     /// The form also occurs in plain words: a short candidate needs a digit.
@@ -24,7 +24,7 @@ struct Pattern {
 
 impl Pattern {
     fn hits<'t>(&self, text: &'t str) -> impl Iterator<Item = Match<'t>> {
-        let is_possible = self.needles.iter().any(|needle| text.contains(needle));
+        let is_possible = self.needles.is_empty() || self.needles.iter().any(|needle| text.contains(needle));
         let candidates = is_possible.then(|| self.regex.find_iter(text)).into_iter().flatten();
         candidates.filter(|hit| !self.is_weak || is_likely(hit.as_str()))
     }
@@ -50,7 +50,7 @@ const PATTERNS: &[Row] = &[
     ),
     (
         "AWS secret key",
-        &["secret", "SECRET", "Secret"],
+        &[],
         r"(?i)(?-u:\b)aws_?secret_?(?:access_?)?key(?-u:\b)\W{1,5}[A-Za-z0-9/+]{40}",
         false,
     ),
@@ -176,6 +176,7 @@ mod tests {
             ("Copass API key", "olk_".to_owned() + &"x".repeat(43)),
             ("AWS access key", "AKIAIOSFODNN7EXAMPLE".to_owned()),
             ("AWS secret key", format!("aws_secret_access_key = {long}")),
+            ("AWS secret key", format!("Aws_sEcRet_Access_Key = {long}")),
             ("Google API key", format!("AIza{}", &long[..35])),
             ("GitHub token", format!("ghp_{}", &long[..36])),
             ("GitHub token", format!("github_pat_{long}")),

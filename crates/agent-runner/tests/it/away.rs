@@ -5,7 +5,7 @@ use copass_store::{Db, execute};
 use copass_test_support::{TestDatabase, Wiring, eventually};
 use serde_json::json;
 
-use crate::support::{Builder, FakeSource, LIMIT};
+use crate::support::{Builder, FakeSource, Fixture, LIMIT, Turn};
 
 /// Makes the statements fail that the trigger is for.
 async fn break_it(db: &Db, when: &'static str, trigger: &'static str) {
@@ -50,20 +50,26 @@ async fn every_write_of_a_run_outlasts_it() {
     assert!(faults >= 6 && faults % 3 == 0, "{faults}");
 }
 
+/// A turn whose success the database does not take.
+async fn that_cannot_succeed(database: TestDatabase) -> (Fixture, Turn) {
+    let fixture = Builder::new(database, Wiring::Local).build().await;
+    let trigger = "create trigger fail before update on runs for each row when (new.status = 'succeeded') \
+                   execute function fail()";
+    break_it(fixture.db(), ALWAYS, trigger).await;
+    let turn = fixture
+        .start(&fixture.sandbox.owner(), fixture.turn("hello"))
+        .await
+        .unwrap();
+    (fixture, turn)
+}
+
 /// The commit was made and its answer was lost, so the next try finds the run over.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_end_that_is_written_is_told_as_it_is() {
     let Some(database) = TestDatabase::postgres().await else {
         return;
     };
-    let fixture = Builder::new(database, Wiring::Local).build().await;
-    let trigger = "create trigger fail before update on runs for each row when (new.status = 'succeeded') \
-                   execute function fail()";
-    break_it(fixture.db(), ALWAYS, trigger).await;
-    let mut turn = fixture
-        .start(&fixture.sandbox.owner(), fixture.turn("hello"))
-        .await
-        .unwrap();
+    let (fixture, mut turn) = that_cannot_succeed(database).await;
     let written = async {
         eventually(LIMIT, async || fixture.count(FAULTS).await > 0).await;
         let mut tx = fixture.db().begin().await.unwrap();
@@ -84,14 +90,7 @@ async fn an_end_of_another_kind_is_not_taken_for_its_own() {
     let Some(database) = TestDatabase::postgres().await else {
         return;
     };
-    let fixture = Builder::new(database, Wiring::Local).build().await;
-    let trigger = "create trigger fail before update on runs for each row when (new.status = 'succeeded') \
-                   execute function fail()";
-    break_it(fixture.db(), ALWAYS, trigger).await;
-    let mut turn = fixture
-        .start(&fixture.sandbox.owner(), fixture.turn("hello"))
-        .await
-        .unwrap();
+    let (fixture, mut turn) = that_cannot_succeed(database).await;
     let taken = async {
         eventually(LIMIT, async || fixture.count(FAULTS).await > 0).await;
         let mut tx = fixture.db().begin().await.unwrap();

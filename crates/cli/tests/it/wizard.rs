@@ -156,10 +156,8 @@ async fn the_prompt_from_a_file_and_the_sources_by_choice() {
     );
 }
 
-#[tokio::test]
-async fn leaving_creates_nothing_and_gives_the_cursor_back() {
-    let place = place().await;
-    let mut screen = start(&place, &["agent", "setup", "triage"]);
+/// Answers with what is proposed, up to the question for the model's provider.
+async fn up_to_the_model(screen: &mut Screen) {
     screen.expect("Name").await;
     screen.type_text("\n");
     screen.expect("What it is for").await;
@@ -167,6 +165,13 @@ async fn leaving_creates_nothing_and_gives_the_cursor_back() {
     screen.expect("System prompt").await;
     screen.type_text("x\n.\n");
     screen.expect("Model provider").await;
+}
+
+#[tokio::test]
+async fn leaving_creates_nothing_and_gives_the_cursor_back() {
+    let place = place().await;
+    let mut screen = start(&place, &["agent", "setup", "triage"]);
+    up_to_the_model(&mut screen).await;
     screen.expect("hermes").await;
     screen.press("\u{3}").await;
     let (terminal, exit, stdout) = screen.end().await;
@@ -179,13 +184,7 @@ async fn leaving_creates_nothing_and_gives_the_cursor_back() {
 
 /// Answers everything with what is proposed, up to the question whether to create it.
 async fn up_to_the_last_question(screen: &mut Screen) {
-    screen.expect("Name").await;
-    screen.type_text("\n");
-    screen.expect("What it is for").await;
-    screen.type_text("\n");
-    screen.expect("System prompt").await;
-    screen.type_text("x\n.\n");
-    screen.expect("Model provider").await;
+    up_to_the_model(screen).await;
     screen.type_text("\n");
     screen.expect("[claude-sonnet-4-6]").await;
     screen.type_text("\n");

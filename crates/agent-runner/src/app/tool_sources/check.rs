@@ -12,7 +12,7 @@ use copass_llm::ToolSpec;
 use jsonschema::PatternOptions;
 use serde_json::{Map, Value};
 
-use super::{Built, Skipped, ToolCaller, ToolDraft, effort};
+use super::{Built, Skipped, ToolCaller, ToolDraft, effort, names};
 
 const MAX_TOOLS: usize = 500;
 const MAX_NAME_CHARS: usize = 128;
@@ -117,7 +117,9 @@ pub(crate) fn check(source: &Arc<str>, built: Built) -> Result<Vec<Arc<ResolvedT
     let mut bytes = 0;
     let mut tools = Vec::with_capacity(built.tools.len());
     for mut draft in built.tools {
-        if let Err(problem) = copass_types::validate::name(&draft.name, MAX_NAME_CHARS) {
+        let is_sound =
+            copass_types::validate::name(&draft.name, MAX_NAME_CHARS).and_then(|()| names::check(&draft.name));
+        if let Err(problem) = is_sound {
             return Err(Skipped(format!("one of its tools has a name that {problem}")));
         }
         if !names.insert(draft.name.clone()) {
@@ -212,12 +214,15 @@ fn visible(text: &str) -> String {
     text.chars()
         .filter(|character| {
             let is_control = character.is_control() && !matches!(character, '\n' | '\t');
-            // Zero width, direction marks, tags: what a reader of the page does not see and a model does.
-            let is_invisible = matches!(u32::from(*character),
-                0x00ad | 0x200b..=0x200f | 0x202a..=0x202e | 0x2060..=0x206f | 0xfeff | 0xe0000..=0xe007f);
-            !is_control && !is_invisible
+            !is_control && !is_unseen(*character)
         })
         .collect()
+}
+
+/// Zero width, direction marks, tags: what a reader of the page does not see and a model does.
+pub(super) fn is_unseen(character: char) -> bool {
+    matches!(u32::from(character),
+        0x00ad | 0x200b..=0x200f | 0x202a..=0x202e | 0x2060..=0x206f | 0xfeff | 0xe0000..=0xe007f)
 }
 
 #[cfg(test)]

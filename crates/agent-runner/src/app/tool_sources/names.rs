@@ -1,68 +1,30 @@
 //! Names of tools, as people read them in allowlists and traces: two that look the same must be the same.
 
-use super::{Built, Skipped};
+use super::check::is_unseen;
 
-/// Refuses a source with a name in which somebody could hide something.
-pub(super) fn check(built: &Built) -> Result<(), Skipped> {
-    for tool in &built.tools {
-        if let Some(hidden) = tool.name.chars().find(|character| is_invisible(*character)) {
-            let seen: String = tool
-                .name
-                .chars()
-                .filter(|character| !is_invisible(*character))
-                .collect();
-            return Err(Skipped(format!(
-                "one of its tools has a name that must not contain characters nobody sees (U+{:04X} in what looks like \
-                 {seen}); rename it",
-                u32::from(hidden)
-            )));
-        }
-    }
-    Ok(())
+/// What is wrong with a name in which somebody could hide something, as in "the name …".
+pub(super) fn check(name: &str) -> Result<(), String> {
+    let Some(hidden) = name.chars().find(|character| is_invisible(*character)) else {
+        return Ok(());
+    };
+    let seen: String = name.chars().filter(|character| !is_invisible(*character)).collect();
+    Err(format!(
+        "must not contain characters nobody sees (U+{:04X} in what looks like {seen}); rename it",
+        u32::from(hidden)
+    ))
 }
 
-/// Zero width, direction marks, fillers, variation selectors, line separators, tags.
+/// What a text loses, and what a text may have and a name may not: fillers, variation selectors, line separators.
 fn is_invisible(character: char) -> bool {
-    matches!(u32::from(character),
-        0x00ad | 0x034f | 0x061c | 0x115f | 0x1160 | 0x17b4 | 0x17b5 | 0x180b..=0x180f | 0x200b..=0x200f
-        | 0x2028..=0x202e | 0x2060..=0x206f | 0x3164 | 0xfe00..=0xfe0f | 0xfeff | 0xffa0 | 0xe0000..=0xe0fff)
+    is_unseen(character)
+        || matches!(u32::from(character),
+            0x034f | 0x061c | 0x115f | 0x1160 | 0x17b4 | 0x17b5 | 0x180b..=0x180f | 0x2028 | 0x2029 | 0x3164
+            | 0xfe00..=0xfe0f | 0xffa0 | 0xe0080..=0xe0fff)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
-    use async_trait::async_trait;
-    use serde_json::{Map, json};
-
     use super::*;
-    use crate::tool_sources::{Call, ToolAnswer, ToolCaller, ToolDraft};
-
-    struct Nobody;
-
-    #[async_trait]
-    impl ToolCaller for Nobody {
-        async fn call(&self, _: Call<'_>) -> copass_errors::Result<ToolAnswer> {
-            Ok(ToolAnswer {
-                result: Map::new(),
-                error: None,
-            })
-        }
-    }
-
-    fn built(name: &str) -> Built {
-        let tool = |name: &str| ToolDraft {
-            name: name.to_owned(),
-            app_slug: "app".to_owned(),
-            description: String::new(),
-            input_schema: json!({"type": "object"}),
-            is_read_only: true,
-        };
-        Built {
-            tools: vec![tool("send"), tool(name)],
-            caller: Arc::new(Nobody),
-        }
-    }
 
     #[test]
     fn what_nobody_sees_is_refused_and_named() {
@@ -73,12 +35,12 @@ mod tests {
             ("send\u{e0041}", "U+E0041"),
             ("send\u{fe0f}", "U+FE0F"),
         ] {
-            let reason = check(&built(name)).unwrap_err().0;
+            let reason = check(name).unwrap_err();
             assert!(reason.contains(code), "{reason}");
             assert!(!reason.chars().any(is_invisible), "{reason}");
         }
         for name in ["Senden", "отправить", "送信", "arsend-été", "pd_gmail_send"] {
-            assert_eq!(check(&built(name)), Ok(()));
+            assert_eq!(check(name), Ok(()));
         }
     }
 }

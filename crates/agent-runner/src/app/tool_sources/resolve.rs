@@ -15,7 +15,7 @@ use tokio::time::{Instant, timeout};
 use super::{
     MANAGEMENT_SOURCE, ResolvedTool, Seeker, Skipped, ToolSource,
     cache::{Answer, Answers, Freshness, Key},
-    check, names,
+    check,
 };
 
 /// Said of runs that an invoke key without a holder started (`gaps.md` G42).
@@ -290,7 +290,6 @@ impl Resolver {
         let ask = async {
             let work = async {
                 let built = source.build(seeker).await?;
-                names::check(&built)?;
                 check::check(name, built).map(Arc::from)
             };
             // A panic of a source costs its place only.
