@@ -15,6 +15,7 @@ mod files;
 mod live;
 mod models;
 mod money;
+mod older;
 mod output;
 mod prompt;
 mod session;

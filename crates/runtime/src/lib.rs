@@ -10,6 +10,7 @@ pub mod config;
 pub mod egress;
 pub mod grpc;
 pub mod health;
+pub mod listing;
 pub mod secret;
 pub mod tasks;
 pub mod telemetry;

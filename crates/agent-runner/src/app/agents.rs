@@ -23,6 +23,10 @@ use crate::store;
 /// In the audit log.
 const CREATE_ACTION: &str = "agent.create";
 
+/// Agents on a page of their list: with the longest prompts, allowlists and descriptions that an agent may have, all of
+/// them fit into one message.
+const PAGE: usize = 20;
+
 /// An `Idempotency-Key` with the content it stands for.
 #[derive(Debug, Clone)]
 pub(crate) struct Keyed {
@@ -128,13 +132,14 @@ impl Agents {
         Ok(())
     }
 
-    /// People's agents of the sandbox, newest first.
+    /// A page of people's agents of the sandbox, newest first, and what to ask for the next one with.
     pub(crate) async fn list(
         &self,
         context: &CallContext,
         sandbox_id: &SandboxId,
         status: Option<&str>,
-    ) -> Result<Vec<Agent>> {
+        before: Option<&AgentId>,
+    ) -> Result<(Vec<Agent>, Option<AgentId>)> {
         context.principal.require_whole(sandbox_id, AccessClass::Read)?;
         let status = status
             .map(|text| {
@@ -143,7 +148,14 @@ impl Agents {
             })
             .transpose()?;
         let mut conn = self.db.read().await?;
-        store::agents::list(&mut conn, sandbox_id, status).await
+        let mut agents = store::agents::list(&mut conn, sandbox_id, status, before, PAGE + 1).await?;
+        let next = if agents.len() > PAGE {
+            agents.truncate(PAGE);
+            agents.last().map(|last| last.id.clone())
+        } else {
+            None
+        };
+        Ok((agents, next))
     }
 
     /// One of people's agents; the system's are nobody's to look at.

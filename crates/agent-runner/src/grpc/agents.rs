@@ -82,9 +82,15 @@ impl AgentService for AgentsFace {
         let context = CallContext::of(&request)?;
         let message = request.into_inner();
         let sandbox_id = convert::id(&message.sandbox_id, "sandbox")?;
-        let agents = self.0.list(&context, &sandbox_id, message.status.as_deref()).await?;
-        let agents = agents.into_iter().map(agent_message).collect();
-        Ok(Response::new(proto::ListAgentsResponse { agents }))
+        let before = message.before.map(|text| convert::id(&text, "agent")).transpose()?;
+        let (agents, next) = self
+            .0
+            .list(&context, &sandbox_id, message.status.as_deref(), before.as_ref())
+            .await?;
+        Ok(Response::new(proto::ListAgentsResponse {
+            agents: agents.into_iter().map(agent_message).collect(),
+            next_before: next.map(|id| id.to_string()),
+        }))
     }
 
     async fn get_agent(&self, request: Request<proto::GetAgentRequest>) -> Result<Response<proto::Agent>, Status> {

@@ -136,11 +136,14 @@ pub(crate) async fn find_by_id<C: AsConn>(
     .transpose()
 }
 
-/// People's agents, newest first; all of them, or those in one status.
+/// People's agents, newest first, up to `limit`; of all of them or those in one status, and of those made before one of
+/// them. In the order of their ids, which begin with the time.
 pub(crate) async fn list<C: AsConn>(
     conn: &mut C,
     sandbox_id: &SandboxId,
     status: Option<AgentStatus>,
+    before: Option<&AgentId>,
+    limit: usize,
 ) -> Result<Vec<Agent>> {
     fetch_all!(
         *conn,
@@ -148,9 +151,11 @@ pub(crate) async fn list<C: AsConn>(
         "select id, sandbox_id, user_id, slug, kind, name, description, system_prompt, tool_allowlist, tool_sources, \
          model_settings, status, version, created_at, updated_at from agents \
          where sandbox_id = $1 and kind = 'user' and (cast($2 as text) is null or status = $2) \
-         order by created_at desc, id desc",
+         and (cast($3 as text) is null or id < $3) order by id desc limit $4",
         sandbox_id.as_str(),
         status.map(AgentStatus::as_str),
+        before.map(AgentId::as_str),
+        i64::try_from(limit).unwrap_or(i64::MAX),
     )?
     .into_iter()
     .map(Row::agent)

@@ -1,9 +1,10 @@
 //! Making and reading agents.
 
 use copass_errors::{Error, ErrorCode};
-use copass_proto::agent::{Agent, CreateAgentRequest, GetAgentRequest, ListAgentsRequest};
-use copass_runtime::CallContext;
+use copass_proto::agent::{Agent, CreateAgentRequest, GetAgentRequest};
+use copass_runtime::{CallContext, listing};
 use copass_test_support::{TestDatabase, Wiring, on_both_databases};
+use copass_types::validate;
 
 use crate::{
     changes::archive,
@@ -17,6 +18,7 @@ mod wiring_tests {
     an_agent_is_made_read_and_listed
     rights_on_agents
     fifty_equal_requests_make_one_agent
+    agents_beyond_one_message_are_listed
     }
 }
 on_both_databases! {
@@ -57,16 +59,8 @@ pub(crate) async fn get(fixture: &Fixture, caller: &CallContext, slug: &str) -> 
 }
 
 async fn list(fixture: &Fixture, caller: &CallContext, status: Option<&str>) -> Result<Vec<Agent>, Error> {
-    let request = ListAgentsRequest {
-        sandbox_id: fixture.sandbox.id.to_string(),
-        status: status.map(str::to_owned),
-    };
-    Ok(fixture
-        .agents()
-        .list_agents(caller.request(request))
-        .await?
-        .into_inner()
-        .agents)
+    let sandbox_id = fixture.sandbox.id.as_str();
+    Ok(listing::agents(&mut fixture.agents(), caller, sandbox_id, status.map(str::to_owned)).await?)
 }
 
 /// The agent without what only replies to changes say.
@@ -119,6 +113,34 @@ async fn an_agent_is_made_read_and_listed(database: TestDatabase, wiring: Wiring
             .await,
         2
     );
+}
+
+async fn agents_beyond_one_message_are_listed(database: TestDatabase, wiring: Wiring) {
+    let fixture = Builder::new(database, wiring).build().await;
+    let owner = fixture.sandbox.owner();
+    // Everything at its bound: these make about 21 MiB, and a message has 16.
+    let longest = CreateAgentRequest {
+        system_prompt: "p".repeat(validate::PROMPT_MAX_BYTES),
+        description: Some("\u{1f99c}".repeat(validate::DESCRIPTION_MAX_CHARS)),
+        tool_allowlist: (0..512).map(|n| format!("{n:03}{}", "\u{1f99c}".repeat(253))).collect(),
+        ..request(&fixture, "")
+    };
+    let mut made = Vec::new();
+    for number in 0..31 {
+        let slug = format!("agent-{number}");
+        let request = CreateAgentRequest {
+            slug: slug.clone(),
+            ..longest.clone()
+        };
+        made.push(create(&fixture, &owner, request).await.unwrap());
+    }
+    archive(&fixture, &owner, "agent-7").await.unwrap();
+    // The time of an id has milliseconds, and two of these may be made in one.
+    made.sort_by(|one, other| other.agent_id.cmp(&one.agent_id));
+    let ids = |agents: &[Agent]| agents.iter().map(|agent| agent.agent_id.clone()).collect::<Vec<_>>();
+    assert_eq!(ids(&list(&fixture, &owner, None).await.unwrap()), ids(&made));
+    made.retain(|agent| agent.slug != "agent-7");
+    assert_eq!(ids(&list(&fixture, &owner, Some("active")).await.unwrap()), ids(&made));
 }
 
 async fn rights_on_agents(database: TestDatabase, wiring: Wiring) {

@@ -6,11 +6,15 @@ use crate::{
     args::AuditCommand,
     context::Context,
     failure::Failure,
+    older::Listed,
     table::{
         self,
         Spare::{Cut, Omit},
     },
 };
+
+/// Records of a list when nobody says how many.
+const PAGE: u32 = 100;
 
 pub(crate) async fn run(context: &Context, command: AuditCommand) -> Result<(), Failure> {
     let AuditCommand::List { limit, before } = command;
@@ -35,7 +39,18 @@ pub(crate) async fn run(context: &Context, command: AuditCommand) -> Result<(), 
             rows,
             "No records.",
         )
-    })
+    })?;
+    let records = &reply.value.records;
+    let is_full = records.len() >= limit.unwrap_or(PAGE) as usize;
+    if let Some(oldest) = records.last().filter(|_| is_full) {
+        let listed = Listed {
+            rows: "records",
+            command: &["audit", "list"],
+            options: &[("--limit", limit.map(|limit| limit.to_string()))],
+        };
+        listed.tell_older(&context.output, &oldest.id);
+    }
+    Ok(())
 }
 
 /// The person first, then the rest of the chain as it is.

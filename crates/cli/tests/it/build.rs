@@ -3,7 +3,7 @@
 use insta::assert_snapshot;
 use serde_json::json;
 
-use crate::support::{Place, source};
+use crate::support::{Place, run_row, source};
 
 #[tokio::test]
 async fn sources() {
@@ -131,4 +131,49 @@ async fn empty_lists_say_so() {
         No triggers.
         --- stderr
         "#);
+}
+
+#[tokio::test]
+async fn a_full_list_of_runs_says_how_to_see_older_ones() {
+    let place = Place::ready().await;
+    let runs: Vec<_> = (0..20)
+        .map(|n| {
+            let mut row = run_row("failed");
+            row["run_id"] = format!("rn_{n}").into();
+            row
+        })
+        .collect();
+    place
+        .in_sandbox(
+            "GET",
+            "/agents/a/runs",
+            200,
+            &json!({"agent_slug": "a", "runs": runs, "count": 20}),
+        )
+        .await;
+    let shown = place.run(&["agent", "runs", "a"]).await;
+    assert!(
+        shown.ends_with("--- stderr\nOlder runs: `copass agent runs a --before rn_19`.\n"),
+        "{shown}"
+    );
+    let asked = [
+        "agent",
+        "runs",
+        "a",
+        "--status",
+        "failed",
+        "--since",
+        "2026-05-01T08:00:00.5Z",
+        "--limit",
+        "20",
+        "--before",
+        "rn_99",
+    ];
+    let shown = place.run(&asked).await;
+    let older = "copass agent runs a --before rn_19 --limit 20 --status failed --since 2026-05-01T08:00:00.500Z";
+    assert!(shown.ends_with(&format!("Older runs: `{older}`.\n")), "{shown}");
+    let shown = place.run(&["agent", "runs", "a", "--limit", "21"]).await;
+    assert!(shown.ends_with("--- stderr\n"), "{shown}");
+    let shown = place.run(&["agent", "runs", "a", "--json"]).await;
+    assert!(shown.ends_with("--- stderr\n"), "{shown}");
 }

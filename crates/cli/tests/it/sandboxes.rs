@@ -293,4 +293,11 @@ async fn audit() {
         "#);
     let requests = place.server.received_requests().await.unwrap();
     assert_eq!(requests[0].url.query(), Some("limit=5"));
+    let full = place.run(&["audit", "list", "--limit", "1"]).await;
+    assert!(
+        full.ends_with("--- stderr\nOlder records: `copass audit list --before au_1 --limit 1`.\n"),
+        "{full}"
+    );
+    let json = place.run(&["audit", "list", "--limit", "1", "--json"]).await;
+    assert!(json.ends_with("--- stderr\n"), "{json}");
 }

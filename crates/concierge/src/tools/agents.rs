@@ -2,9 +2,8 @@
 
 use async_trait::async_trait;
 use copass_errors::{Error, Result};
-use copass_proto::agent::{
-    Agent, CreateAgentRequest, GetAgentRequest, ListAgentsRequest, ListToolsRequest, ModelSettings,
-};
+use copass_proto::agent::{Agent, CreateAgentRequest, GetAgentRequest, ListToolsRequest, ModelSettings};
+use copass_runtime::listing;
 use serde_json::{Map, Value, json};
 
 use super::{Tool, ToolContext, instant, small_number, text, texts};
@@ -63,17 +62,12 @@ impl Tool for ListAgents {
     }
 
     async fn call(&self, context: ToolContext<'_>, arguments: Value) -> Result<Value> {
-        let request = ListAgentsRequest {
-            sandbox_id: context.sandbox_id.to_string(),
-            status: text(&arguments, "status"),
-        };
-        let mut agents = context.clients.agents.clone();
-        let list = agents
-            .list_agents(context.call.request(request))
+        let status = text(&arguments, "status");
+        let mut client = context.clients.agents.clone();
+        let agents = listing::agents(&mut client, context.call, context.sandbox_id.as_str(), status)
             .await
-            .map_err(Error::from)?
-            .into_inner();
-        let rows: Vec<Value> = list.agents.iter().map(row).collect();
+            .map_err(Error::from)?;
+        let rows: Vec<Value> = agents.iter().map(row).collect();
         Ok(json!({ "count": rows.len(), "agents": rows }))
     }
 }

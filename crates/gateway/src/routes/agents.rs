@@ -3,6 +3,7 @@
 use axum::{Json, extract::State};
 use copass_errors::{Error, FieldProblem};
 use copass_proto::agent as proto;
+use copass_runtime::listing;
 use copass_types::api::{
     Agent, AgentList, ChangedAgent, CreateAgentRequest, ListAgentsQuery, ModelSettingsInput, UpdateAgentRequest,
     UpdateToolSourcesRequest,
@@ -51,12 +52,9 @@ pub(super) async fn agent_list(
     caller: SandboxCaller,
     mut query: Query,
 ) -> ApiResult<Json<AgentList>> {
-    let request = proto::ListAgentsRequest {
-        sandbox_id: caller.sandbox_id.to_string(),
-        status: query.text("status"),
-    };
-    let list = app.agents().list_agents(caller.context.request(request)).await?;
-    Ok(Json(views::agents::list(list.into_inner())?))
+    let status = query.text("status");
+    let agents = listing::agents(&mut app.agents(), &caller.context, caller.sandbox_id.as_str(), status).await?;
+    Ok(Json(views::agents::list(agents)?))
 }
 
 /// One agent.

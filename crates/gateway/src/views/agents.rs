@@ -104,8 +104,8 @@ pub(crate) fn tools(list: proto::ListToolsResponse) -> api::ToolList {
     }
 }
 
-pub(crate) fn list(list: proto::ListAgentsResponse) -> Result<api::AgentList> {
-    let agents = super::each(list.agents, agent)?;
+pub(crate) fn list(agents: Vec<proto::Agent>) -> Result<api::AgentList> {
+    let agents = super::each(agents, agent)?;
     Ok(api::AgentList {
         count: agents.len(),
         agents,

@@ -19,7 +19,7 @@ use copass_proto::{
     },
 };
 use copass_queue::{MemoryQueue, Message, Queue, QueueName};
-use copass_runtime::{CallContext, Tasks, tasks::Phase};
+use copass_runtime::{CallContext, Tasks, grpc::MAX_MESSAGE_BYTES, tasks::Phase};
 use copass_store::{
     Db,
     outbox::{Broker, Outbox, OutboxMessage},
@@ -210,7 +210,7 @@ impl Fixture {
     }
 
     pub(crate) fn agents(&self) -> AgentServiceClient<Transport> {
-        AgentServiceClient::new(self.transport.clone())
+        AgentServiceClient::new(self.transport.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES)
     }
 
     pub(crate) fn db(&self) -> &Db {

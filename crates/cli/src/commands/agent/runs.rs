@@ -2,6 +2,7 @@
 
 use std::{collections::VecDeque, pin::pin, time::Duration};
 
+use chrono::{DateTime, SecondsFormat, Utc};
 use copass_types::api::{AgentRun, ListRunsQuery, RunList};
 use serde_json::Value;
 
@@ -11,6 +12,7 @@ use crate::{
     failure::Failure,
     live::LiveTable,
     money,
+    older::Listed,
     output::{Output, columns},
     table::{
         self, Lines,
@@ -19,6 +21,8 @@ use crate::{
     when,
 };
 
+/// Runs of a list when nobody says how many (`rest.md` 12.11).
+const PAGE: u32 = 20;
 /// Runs that a follower begins with when nobody says how many.
 const BACKLOG: u32 = 10;
 /// Runs whose last state is remembered, so that one that is told again is not shown again.
@@ -56,14 +60,36 @@ pub(crate) async fn run(context: &Context, args: AgentRuns) -> Result<(), Failur
     let query = ListRunsQuery {
         limit: args.limit,
         before: args.before,
-        trigger_id: args.trigger,
-        status: args.status,
+        trigger_id: args.trigger.clone(),
+        status: args.status.clone(),
         since: args.since,
         until: args.until,
         agent_version: args.agent_version,
     };
     let reply = client.list_runs(&sandbox_id, &args.slug, &query).await?;
-    context.output.reply(&reply, describe)
+    context.output.reply(&reply, describe)?;
+    let runs = &reply.value.runs;
+    let is_full = runs.len() >= args.limit.unwrap_or(PAGE) as usize;
+    if let Some(oldest) = runs.last().filter(|_| is_full) {
+        let listed = Listed {
+            rows: "runs",
+            command: &["agent", "runs", &args.slug],
+            options: &[
+                ("--limit", args.limit.map(|limit| limit.to_string())),
+                ("--status", args.status),
+                ("--trigger", args.trigger),
+                ("--since", args.since.map(rfc3339)),
+                ("--until", args.until.map(rfc3339)),
+                ("--agent-version", args.agent_version.map(|version| version.to_string())),
+            ],
+        };
+        listed.tell_older(&context.output, &oldest.run_id);
+    }
+    Ok(())
+}
+
+fn rfc3339(at: DateTime<Utc>) -> String {
+    at.to_rfc3339_opts(SecondsFormat::AutoSi, true)
 }
 
 fn describe(list: &RunList) -> String {

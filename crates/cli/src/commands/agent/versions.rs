@@ -9,8 +9,8 @@ use similar::{ChangeTag, TextDiff};
 use crate::{
     context::Context,
     failure::Failure,
+    older::Listed,
     output::Tint,
-    shell,
     table::{self, Spare::Cut},
 };
 
@@ -52,15 +52,13 @@ pub(super) async fn list(
         )
     })?;
     let oldest = reply.value.versions.last().map(|version| version.version);
-    if let Some(oldest) = oldest.filter(|oldest| *oldest > 1 && !context.output.is_json()) {
-        let (before, limit) = (oldest.to_string(), limit.map(|limit| limit.to_string()));
-        let mut words = vec!["agent", "versions", slug, "--before", &before];
-        if let Some(limit) = &limit {
-            words.extend(["--limit", limit]);
-        }
-        context
-            .output
-            .note(&format!("Older versions: `{}`.", shell::copass(&words)));
+    if let Some(oldest) = oldest.filter(|oldest| *oldest > 1) {
+        let listed = Listed {
+            rows: "versions",
+            command: &["agent", "versions", slug],
+            options: &[("--limit", limit.map(|limit| limit.to_string()))],
+        };
+        listed.tell_older(&context.output, &oldest.to_string());
     }
     Ok(())
 }

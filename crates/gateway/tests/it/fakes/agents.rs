@@ -16,6 +16,7 @@ impl agent::agent_service_server::AgentService for Fakes {
         self.saw(&request);
         Ok(Response::new(agent::ListAgentsResponse {
             agents: vec![agent_row()],
+            next_before: None,
         }))
     }
     async fn get_agent(&self, request: Request<agent::GetAgentRequest>) -> Answer<agent::Agent> {

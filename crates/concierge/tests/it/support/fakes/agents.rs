@@ -75,6 +75,7 @@ impl AgentService for Fakes {
         };
         Ok(Response::new(ListAgentsResponse {
             agents: vec![agent("support"), bare],
+            next_before: None,
         }))
     }
 
