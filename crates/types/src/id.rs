@@ -9,6 +9,7 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
+use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 /// The text is not an id of the expected kind.
@@ -56,6 +57,13 @@ macro_rules! text_id {
             #[must_use]
             pub fn generate() -> Self {
                 Self(format!(concat!($prefix, "_{}"), $next()))
+            }
+
+            /// The millisecond in which it was generated; `None` for an id that was made elsewhere and tells none.
+            #[must_use]
+            pub fn generated_at(&self) -> Option<DateTime<Utc>> {
+                let ulid: ulid::Ulid = self.0.get(Self::PREFIX.len()..)?.parse().ok()?;
+                DateTime::from_timestamp_millis(i64::try_from(ulid.timestamp_ms()).ok()?)
             }
 
             /// The id as text.

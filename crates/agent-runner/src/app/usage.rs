@@ -40,7 +40,7 @@ pub(crate) struct Sums {
     pub(crate) tokens_out: i64,
     /// 1e-6 USD.
     pub(crate) cost_microcents: i64,
-    /// Runs that used a model whose price is not known; the cost leaves them out.
+    /// Runs that are over and whose cost is not known; the cost leaves them out.
     pub(crate) runs_without_price: i64,
     pub(crate) model_calls: i64,
 }

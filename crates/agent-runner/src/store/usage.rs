@@ -102,9 +102,8 @@ macro_rules! sum_sql {
              cast(coalesce(sum(r.tokens_in), 0) as bigint) as tokens_in, \
              cast(coalesce(sum(r.tokens_out), 0) as bigint) as tokens_out, \
              cast(coalesce(sum(r.cost_microcents), 0) as bigint) as cost_microcents, \
-             cast(sum(case when r.cost_microcents is null \
-             and (r.model_calls > 0 or r.tokens_in > 0 or r.tokens_out > 0) then 1 else 0 end) as bigint) \
-             as runs_without_price, \
+             cast(sum(case when r.cost_microcents is null and r.started_at is not null \
+             and r.status not in ('pending', 'running') then 1 else 0 end) as bigint) as runs_without_price, \
              cast(sum(r.model_calls) as bigint) as model_calls \
              from runs r join agents a on a.id = r.agent_id where ",
             $place,

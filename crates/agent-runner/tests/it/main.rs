@@ -36,6 +36,7 @@ mod results;
 mod run_rows;
 mod sessions;
 mod spending;
+mod standing;
 mod support;
 mod tenancy;
 mod tools;

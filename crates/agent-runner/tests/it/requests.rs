@@ -1,6 +1,7 @@
 //! Runs that nobody waits for: once more, from the queue, and those that wait for a place.
 
 use copass_errors::ErrorCode;
+use copass_llm::Message as ModelMessage;
 use copass_proto::agent::Agent;
 use copass_queue::{Message, Queue as _, QueueName};
 use copass_test_support::{TestDatabase, Wiring, eventually, on_both_databases};
@@ -19,6 +20,7 @@ const QUEUE: QueueName = QueueName::from_static("copass.agent-runner.runs");
 
 on_both_databases! {
     a_retry_is_a_new_run_with_the_old_input
+    a_retry_of_a_turn_stays_in_its_conversation
     what_cannot_be_run_again_says_why
     a_request_makes_one_run_however_often_it_arrives
     a_request_for_an_archived_agent_is_a_run_that_tells_so
@@ -60,6 +62,43 @@ async fn a_retry_is_a_new_run_with_the_old_input(database: TestDatabase) {
     // A retry can be run again too, and names the run it repeats.
     let third = fixture.retry(&owner, &again.run_id, None).await.unwrap();
     assert_eq!(third.retry_of, Some(again.run_id));
+}
+
+async fn a_retry_of_a_turn_stays_in_its_conversation(database: TestDatabase) {
+    let provider = Recording::new(scripted(json!({"turns": [{"events": [{"text": "Noted."}]}]})));
+    let fixture = Builder::new(database, Wiring::Local)
+        .provider(provider.clone())
+        .build()
+        .await;
+    fixture.make_agent().await;
+    let owner = fixture.sandbox.owner();
+    let first = fixture.ended(&fixture.invoked("I am Ada.").await).await;
+    let mut invocation = fixture.invocation("Who am I?");
+    invocation.session_id = first.provider_session_id.clone();
+    let second = fixture.invoke(&owner, invocation).await.unwrap();
+    fixture.ended(&second.run_id).await;
+
+    let again = fixture.retry(&owner, &second.run_id, None).await.unwrap();
+    let again = fixture.ended(&again.run_id).await;
+    assert_eq!(again.provider_session_id, first.provider_session_id);
+    let messages = provider.last().messages;
+    assert_eq!(messages.len(), 5, "{messages:?}");
+    assert_eq!(messages.last(), Some(&ModelMessage::user("Who am I?")));
+    // The id tells when a run was accepted, to the millisecond; windows of time go by it.
+    let id: RunId = again.run_id.parse().unwrap();
+    let created_at = again.created_at.unwrap();
+    let millis = created_at.seconds * 1000 + i64::from(created_at.nanos / 1_000_000);
+    assert_eq!(id.generated_at().map(|at| at.timestamp_millis()), Some(millis));
+    assert_eq!(created_at.nanos % 1_000_000, 0);
+
+    // Another person was not a part of it.
+    let other = fixture
+        .retry(&fixture.sandbox.viewer(), &second.run_id, None)
+        .await
+        .unwrap();
+    let other = fixture.ended(&other.run_id).await;
+    assert_eq!((other.status.as_str(), other.provider_session_id), ("succeeded", None));
+    assert_eq!(provider.last().messages.len(), 1);
 }
 
 async fn what_cannot_be_run_again_says_why(database: TestDatabase) {

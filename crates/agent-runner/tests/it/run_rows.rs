@@ -25,6 +25,7 @@ pub(crate) struct RunRow {
     pub(crate) cost_microcents: Option<i64>,
     pub(crate) model_calls: i64,
     pub(crate) input_event: Option<Value>,
+    pub(crate) is_begun: bool,
     /// When it was accepted.
     pub(crate) at: DateTime<Utc>,
 }
@@ -46,6 +47,7 @@ impl RunRow {
             cost_microcents: Some(100),
             model_calls: 1,
             input_event: None,
+            is_begun: true,
             at: clock::now(),
         }
     }
@@ -58,8 +60,8 @@ impl RunRow {
         execute!(
             tx,
             "insert into runs (id, sandbox_id, user_id, agent_id, agent_version, trigger_id, status, entrance, model, \
-             tokens_in, tokens_out, cost_microcents, model_calls, input_event, warnings, fence, created_at) \
-             values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, 1, $16)",
+             tokens_in, tokens_out, cost_microcents, model_calls, input_event, warnings, fence, created_at, started_at) \
+             values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, 1, $16, $17)",
             &id,
             &self.sandbox_id,
             &self.user_id,
@@ -76,6 +78,7 @@ impl RunRow {
             self.input_event.as_ref().map(Json),
             Json(Vec::<String>::new()),
             self.at,
+            self.is_begun.then_some(self.at),
         )
         .unwrap();
         tx.commit().await.unwrap();

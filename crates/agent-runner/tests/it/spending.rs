@@ -8,13 +8,15 @@ use copass_runtime::clock;
 use copass_test_support::{TestDatabase, Wiring, eventually, on_both_databases};
 use serde_json::json;
 
-use crate::support::{Builder, Fixture, LIMIT, SOON, providers::Told};
+use crate::support::{Builder, Fixture, LIMIT, SOON, is_text, providers::Told};
 
 on_both_databases! {
     a_cancelled_answer_is_counted_as_far_as_it_was_told
     an_answer_that_takes_too_long_is_counted_as_far_as_it_was_told
     every_try_is_counted_once
     a_run_that_goes_on_elsewhere_keeps_what_it_used
+    an_answer_that_is_lost_with_its_worker_has_no_known_cost
+    a_run_that_is_lost_with_its_worker_has_no_known_cost
     an_answer_that_nobody_counted_has_no_known_cost
     what_never_began_costs_nothing
     absurd_counts_are_told_and_cut
@@ -94,7 +96,11 @@ fn assert_told_half(run: &Run) {
     let step = &run.steps[0];
     assert_eq!((step.tokens_in, step.tokens_out), (Some(150_000), Some(1)));
     assert_eq!(step.cost_microcents, price(&known));
-    assert!(!run.warnings_json.contains("cost"), "{}", run.warnings_json);
+    assert!(
+        run.warnings_json.contains("an answer was cut before"),
+        "{}",
+        run.warnings_json
+    );
 }
 
 async fn a_cancelled_answer_is_counted_as_far_as_it_was_told(database: TestDatabase) {
@@ -152,6 +158,68 @@ async fn a_run_that_goes_on_elsewhere_keeps_what_it_used(database: TestDatabase)
     assert_eq!(
         (run.cost_microcents, run.steps[0].cost_microcents),
         (expected, expected)
+    );
+}
+
+/// A worker that stands still in the middle of an answer, and that nothing keeps alive.
+async fn lost(database: TestDatabase, backend: &'static str) -> Fixture {
+    let provider = Told::new([vec![told(1000, 1), text()]]);
+    let first = Builder::new(database, Wiring::Local)
+        .provider(provider.clone())
+        .registered_as(backend)
+        .short_leases()
+        .build()
+        .await;
+    let settings = ModelSettings {
+        backend: "anthropic".to_owned(),
+        model: MODEL.to_owned(),
+        ..ModelSettings::default()
+    };
+    first
+        .make_agent_with(|request| request.model_settings = Some(settings))
+        .await;
+    first
+}
+
+async fn an_answer_that_is_lost_with_its_worker_has_no_known_cost(database: TestDatabase) {
+    let first = lost(database, "anthropic").await;
+    let run_id = first.invoked("go").await;
+    eventually(LIMIT, async || first.run_row(&run_id).await.steps.len() == 1).await;
+    let second = Builder::replica_of(&first, "other")
+        .provider(Told::new([vec![text(), finish(usage(1000, 50))]]))
+        .registered_as("anthropic")
+        .short_leases()
+        .build()
+        .await;
+    second.runner.start();
+    let run = second.ended(&run_id).await;
+    assert_eq!(
+        (run.status.as_str(), run.tokens_in),
+        ("succeeded", Some(1000)),
+        "{run:?}"
+    );
+    assert_eq!((run.cost_microcents, run.steps[0].cost_microcents), (None, None));
+    assert!(
+        run.warnings_json
+            .contains("a worker was lost in the middle of an answer"),
+        "{}",
+        run.warnings_json
+    );
+}
+
+async fn a_run_that_is_lost_with_its_worker_has_no_known_cost(database: TestDatabase) {
+    let first = lost(database, "anthropic").await;
+    let mut turn = first
+        .fire(&first.sandbox.owner(), first.test_fire(r#"{"n": 1}"#))
+        .await
+        .unwrap();
+    turn.until(is_text).await;
+    let second = Builder::replica_of(&first, "other").short_leases().build().await;
+    second.runner.start();
+    let run = second.run_becomes(&turn.run_id(), "failed", LIMIT).await;
+    assert_eq!(
+        (run.error_type.as_deref(), run.cost_microcents),
+        (Some("WorkerLost"), None)
     );
 }
 

@@ -245,19 +245,33 @@ async fn what_has_no_price_is_counted_and_not_summed(database: TestDatabase) {
         ..RunRow::of(&agent)
     };
     free.insert(&fixture).await;
-    // A run that never asked a model lacks no price.
+    // One whose only answer broke off, and nobody told what it used.
+    let untold = RunRow {
+        tokens_in: Some(0),
+        tokens_out: Some(0),
+        model_calls: 0,
+        status: "failed",
+        ..unpriced.clone()
+    };
+    untold.insert(&fixture).await;
+    // A run that never asked a model lacks no price, nor does one that goes on.
     let unasked = RunRow {
         tokens_in: None,
         tokens_out: None,
-        model_calls: 0,
         status: "cancelled",
-        ..unpriced.clone()
+        is_begun: false,
+        ..untold.clone()
     };
     unasked.insert(&fixture).await;
+    let running = RunRow {
+        status: "running",
+        ..untold
+    };
+    running.insert(&fixture).await;
     let total = total(&fixture, &owner).await;
     assert_eq!(
         (total.runs, total.cost_microcents, total.runs_without_price),
-        (4, 100, 1)
+        (6, 100, 2)
     );
 }
 

@@ -120,11 +120,6 @@ async fn account(context: &Context, args: &UsageArgs) -> Result<(), Failure> {
 
 fn describe_account(usage: &Usage) -> String {
     let summary = &usage.summary;
-    let unknown = match usage.runs_without_price {
-        0 => String::new(),
-        1 => " + 1 run of unknown cost".to_owned(),
-        count => format!(" + {count} runs of unknown cost"),
-    };
     let day = |date: chrono::NaiveDate| date.to_string();
     let mut parts = vec![table::properties(&[
         ("from", usage.start_date.map(day)),
@@ -132,7 +127,7 @@ fn describe_account(usage: &Usage) -> String {
         ("model calls", Some(summary.total_calls.to_string())),
         ("tokens in", Some(summary.total_prompt_tokens.to_string())),
         ("tokens out", Some(summary.total_completion_tokens.to_string())),
-        ("cost", Some(format!("{}{unknown}", usd(summary.total_cost_usd)))),
+        ("cost", Some(cost(summary.total_cost_usd, usage.runs_without_price))),
     ])];
     if !usage.by_model.is_empty() {
         let rows = usage.by_model.iter().map(|row| {
@@ -142,7 +137,7 @@ fn describe_account(usage: &Usage) -> String {
                 row.calls.to_string(),
                 row.prompt_tokens.to_string(),
                 row.completion_tokens.to_string(),
-                usd(row.cost_usd),
+                cost(row.cost_usd, row.runs_without_price),
             ]
         });
         let headings = ["MODEL", "PROVIDER", "CALLS", "TOKENS IN", "TOKENS OUT", "COST"];
@@ -160,13 +155,23 @@ fn describe_account(usage: &Usage) -> String {
                 row.calls.to_string(),
                 row.prompt_tokens.to_string(),
                 row.completion_tokens.to_string(),
-                usd(row.cost_usd),
+                cost(row.cost_usd, row.runs_without_price),
             ]
         });
         let headings = ["STARTED BY", "CALLS", "TOKENS IN", "TOKENS OUT", "COST"];
         parts.push(table::rows(headings, &[Omit("CALLS"), Shorten("STARTED BY")], rows, ""));
     }
     parts.join("\n\n")
+}
+
+/// What is not known is not nothing.
+fn cost(amount: f64, runs_without_price: u64) -> String {
+    match runs_without_price {
+        0 => usd(amount),
+        _ if amount == 0.0 => "unknown".to_owned(),
+        1 => format!("{} + 1 run of unknown cost", usd(amount)),
+        count => format!("{} + {count} runs of unknown cost", usd(amount)),
+    }
 }
 
 /// This route speaks of dollars.

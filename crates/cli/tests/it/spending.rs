@@ -97,9 +97,11 @@ async fn of_the_account() {
         "summary": {"total_prompt_tokens": 100, "total_completion_tokens": 20, "total_tokens": 120,
             "total_cost_usd": 0.00125, "total_calls": 3},
         "by_model": [{"model": "claude-sonnet-4-6", "provider": "anthropic", "prompt_tokens": 100,
-            "completion_tokens": 20, "total_tokens": 120, "cost_usd": 0.00125, "calls": 3}],
+            "completion_tokens": 20, "total_tokens": 120, "cost_usd": 0.00125, "calls": 3},
+            {"model": "unheard-of", "provider": "anthropic", "prompt_tokens": 0, "completion_tokens": 0,
+            "total_tokens": 0, "cost_usd": 0.0, "calls": 0, "runs_without_price": 1}],
         "by_call_type": [{"call_type": "chat", "prompt_tokens": 100, "completion_tokens": 20, "total_tokens": 120,
-            "cost_usd": 0.00125, "calls": 3}]});
+            "cost_usd": 0.00125, "calls": 3, "runs_without_price": 1}]});
     place.on("GET", "/api/v1/usage", 200, &usage).await;
     let account = ["usage", "--account", "--since", "2026-04-01", "--until", "2026-05-01"];
     assert_snapshot!(place.run(&account).await, @r#"
@@ -114,9 +116,10 @@ async fn of_the_account() {
 
         MODEL              PROVIDER   CALLS  TOKENS IN  TOKENS OUT  COST
         claude-sonnet-4-6  anthropic  3      100        20          $0.00125
+        unheard-of         anthropic  0      0          0           unknown
 
         STARTED BY  CALLS  TOKENS IN  TOKENS OUT  COST
-        chat        3      100        20          $0.00125
+        chat        3      100        20          $0.00125 + 1 run of unknown cost
         --- stderr
         "#);
     let requests = place.server.received_requests().await.unwrap();

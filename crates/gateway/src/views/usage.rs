@@ -31,6 +31,7 @@ pub(crate) fn account(sums: proto::AggregateUsageResponse, start_date: NaiveDate
             row.total_tokens += sum.tokens_in + sum.tokens_out;
             row.cost_usd = added(row.cost_usd, sum.cost_microcents);
             row.calls += sum.model_calls;
+            row.runs_without_price += sum.runs_without_price;
         }
         let call_type = keys
             .next()
@@ -43,6 +44,7 @@ pub(crate) fn account(sums: proto::AggregateUsageResponse, start_date: NaiveDate
         row.total_tokens += sum.tokens_in + sum.tokens_out;
         row.cost_usd = added(row.cost_usd, sum.cost_microcents);
         row.calls += sum.model_calls;
+        row.runs_without_price += sum.runs_without_price;
     }
     let mut by_model: Vec<_> = models.into_values().collect();
     by_model.sort_by_key(|row| std::cmp::Reverse(row.total_tokens));

@@ -402,17 +402,17 @@ async fn usage_of_an_account_has_the_contracts_shape() {
                             "total_cost_usd": 9.0, "total_calls": 12},
                 "by_model": [
                     {"model": "claude-sonnet-4-6", "provider": "anthropic", "prompt_tokens": 500,
-                     "completion_tokens": 50, "total_tokens": 550, "cost_usd": 7.5, "calls": 10},
+                     "completion_tokens": 50, "total_tokens": 550, "cost_usd": 7.5, "calls": 10, "runs_without_price": 0},
                     {"model": "hermes/some/model", "provider": "hermes", "prompt_tokens": 100,
-                     "completion_tokens": 10, "total_tokens": 110, "cost_usd": 1.5, "calls": 2},
+                     "completion_tokens": 10, "total_tokens": 110, "cost_usd": 1.5, "calls": 2, "runs_without_price": 0},
                 ],
                 "by_call_type": [
                     {"call_type": "test", "prompt_tokens": 300, "completion_tokens": 30, "total_tokens": 330,
-                     "cost_usd": 4.5, "calls": 6},
+                     "cost_usd": 4.5, "calls": 6, "runs_without_price": 0},
                     {"call_type": "trigger", "prompt_tokens": 300, "completion_tokens": 30, "total_tokens": 330,
-                     "cost_usd": 4.5, "calls": 6},
+                     "cost_usd": 4.5, "calls": 6, "runs_without_price": 0},
                     {"call_type": "invoke", "prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0,
-                     "cost_usd": 0.0, "calls": 0},
+                     "cost_usd": 0.0, "calls": 0, "runs_without_price": 0},
                 ],
                 "start_date": "2026-04-01", "end_date": "2026-04-30", "runs_without_price": 0,
             })

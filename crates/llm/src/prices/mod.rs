@@ -134,6 +134,17 @@ impl Prices {
             .map(|price| cost(price, usage))
     }
 
+    /// Whether tokens of the model cost nothing, however many there are.
+    #[must_use]
+    pub fn is_free(&self, backend: &str, model: &str, at: DateTime<Utc>) -> bool {
+        let many = Usage {
+            input_tokens: Usage::MAX_COUNT,
+            output_tokens: Usage::MAX_COUNT,
+            ..Usage::default()
+        };
+        self.cost(backend, model, &many, at).is_some_and(|cost| cost.total == 0)
+    }
+
     fn price(&self, backend: &str, model: &str, prompt_tokens: u64, at: DateTime<Utc>) -> Option<&Price> {
         let model = model
             .strip_prefix(backend)

@@ -30,6 +30,12 @@ const REMEMBERED_RESETS: usize = 1024;
 /// Calls that were left before the service saw them, of one connection, at most: a burst of these is no attack.
 pub const MAX_UNSEEN_RESETS: usize = 1024;
 
+/// What a stream may have on its way before its reader has taken it. All streams of a connection share one window, so one
+/// that nobody reads must not have much of it: three that stand still with hyper's 2 MiB each would stop everybody's calls.
+const STREAM_WINDOW_BYTES: u32 = 256 * 1024;
+/// What all streams of a connection may have on their way: more than those of any gateway have together. HTTP/2's largest.
+const CONNECTION_WINDOW_BYTES: u32 = i32::MAX as u32;
+
 /// A transport to a service in this process.
 #[must_use]
 pub fn local(routes: Routes, service: &'static str, signer: &Signer) -> Transport {
@@ -48,6 +54,8 @@ pub fn remote(address: &str, signer: &Signer) -> Result<Transport> {
         .http2_keep_alive_interval(Duration::from_secs(15))
         .keep_alive_timeout(Duration::from_secs(10))
         .tcp_nodelay(true)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         // Readers leave streams in the middle, and what was on its way to them then counts as the server's fault: after
         // a thousand such frames the connection would be closed, with everybody's streams on it. The server is ours.
         .http2_max_concurrent_reset_streams(REMEMBERED_RESETS)

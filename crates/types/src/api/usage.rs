@@ -70,6 +70,9 @@ pub struct ModelUsage {
     pub cost_usd: f64,
     /// Calls of the model.
     pub calls: u64,
+    /// Runs whose cost is not known; `cost_usd` leaves them out.
+    #[serde(default)]
+    pub runs_without_price: u64,
 }
 
 /// 4.1: one way in which runs come about.
@@ -88,6 +91,9 @@ pub struct CallTypeUsage {
     pub cost_usd: f64,
     /// Calls of a model.
     pub calls: u64,
+    /// Runs whose cost is not known; `cost_usd` leaves them out.
+    #[serde(default)]
+    pub runs_without_price: u64,
 }
 
 /// 4.2. This server sells nothing: nothing was bought and nothing remains, and use is not stopped by it.

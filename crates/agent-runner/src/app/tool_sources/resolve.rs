@@ -114,6 +114,7 @@ impl Resolution {
             "allowlist_missing_entries": self.missing_entries,
             "duration_ms": self.duration_ms,
             "sources": sources,
+            "warnings": self.warnings,
         })
     }
 

@@ -358,7 +358,8 @@ fn compose(
         stop_reason: None,
         last_frame: None,
         continuations: 0,
-        created_at: now,
+        // As its id tells it: what a window of time takes in is decided by ids.
+        created_at: wanted.run_id.generated_at().unwrap_or(now),
         started_at: draft.started_at,
         finished_at: None,
     };

@@ -21,6 +21,7 @@ use super::{
     mind::Mind,
     redact::Redactor,
     replay::Next,
+    spending::OpenAnswer,
 };
 use crate::{
     Limits,
@@ -89,8 +90,8 @@ pub(super) struct Turn<'a> {
     pub(super) usage: Usage,
     /// `None` as soon as the price of one answer, or what it used, is not known.
     pub(super) cost: Option<Cost>,
-    /// What the answer that is being read used, as far as the provider told; `None` while none is.
-    pub(super) open_answer: Option<Usage>,
+    /// What the answer that is being read used; `None` while none is.
+    pub(super) open_answer: Option<OpenAnswer>,
     /// What the present model step used, tries that failed included.
     pub(super) step_usage: Usage,
     pub(super) step_cost: Option<Cost>,
@@ -195,6 +196,9 @@ impl<'a> Turn<'a> {
         if let Some(spent) = progress.begun {
             turn.count(spent.usage, spent.is_cost_known);
         }
+        if progress.has_lost_answer {
+            turn.count_lost_answer();
+        }
         turn
     }
 
@@ -298,8 +302,9 @@ impl<'a> Turn<'a> {
         }
         if self.tokens_left() == Some(0) {
             self.run.warnings.push(format!(
-                "stopped after {} written tokens, the most this run may use; the model wanted to go on",
-                self.usage.output_tokens
+                "stopped after {} written tokens; this run may write {}, and the model wanted to go on",
+                self.usage.output_tokens,
+                self.mind.max_tokens.unwrap_or_default()
             ));
             return stop("max_tokens");
         }
@@ -347,6 +352,8 @@ impl<'a> Turn<'a> {
                 biased;
                 () = leave => {
                     self.count_open_answer(false);
+                    // Also where it was never asked for: a successor must not take it for one that got lost.
+                    self.write_spent();
                     // The whole answer is asked for again elsewhere, and nobody was shown this part of it.
                     self.journal.displace(self.model_step);
                     return Err(End::HandOver);
@@ -445,7 +452,7 @@ impl<'a> Turn<'a> {
             is_untouched: true,
             used_nothing,
         };
-        self.open_answer = Some(Usage::default());
+        self.open_answer = Some(OpenAnswer::default());
         let mut stream = timeout(silence, self.mind.provider.stream(request))
             .await
             .map_err(|_| untouched(stalled(silence), false))?
@@ -478,9 +485,9 @@ impl<'a> Turn<'a> {
                     }
                     answer.calls.push(self.clean(call));
                 }
-                StreamEvent::Usage(usage) => self.open_answer = Some(usage),
+                StreamEvent::Usage(usage) => self.open_answer = Some(OpenAnswer::partial(usage)),
                 StreamEvent::Finish { stop_reason, usage } => {
-                    self.open_answer = Some(usage);
+                    self.open_answer = Some(OpenAnswer::whole(usage));
                     answer.stop_reason = stop_reason;
                     return Ok(answer);
                 }

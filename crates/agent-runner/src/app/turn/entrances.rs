@@ -349,11 +349,19 @@ impl Turns {
         }
         let request = request.ok_or_else(|| Error::conflict("what this run was asked to do is not kept any more"))?;
         let (agent, access) = self.runnable(&context, &sandbox_id, &original.agent_slug).await?;
+        let user_id = person(&context, &access)?;
+        // A turn of a conversation means little without what was said before. Conversations are those of one person, and
+        // those of an agent key are the key's.
+        let is_own = user_id == original.user_id && request.principal.agent_key.is_none();
+        let session = match original.session_id.filter(|_| is_own) {
+            Some(session_id) => Session::Continue(session_id.to_string()),
+            None => Session::None,
+        };
         let wanted = Wanted {
             run_id: RunId::generate(),
             sandbox_id,
             owner: access.owner_user_id.clone(),
-            user_id: person(&context, &access)?,
+            user_id,
             entrance: Entrance::Retry,
             unique_key: unique_key(&context, &agent.slug, idempotency_key.as_deref())?,
             agent: WantedAgent::User {
@@ -373,7 +381,7 @@ impl Turns {
             trigger_id: original.trigger_id,
             retry_of: Some(original.id),
             input_event: original.input_event,
-            session: Session::None,
+            session,
             end_user_id: original.end_user_id,
         };
         self.accept(wanted).await

@@ -95,22 +95,20 @@ impl Mind {
 
     /// Whether tokens cost nothing, however many there are.
     pub(super) fn is_free(&self, worker: &Worker) -> bool {
-        let many = Usage {
-            input_tokens: Usage::MAX_COUNT,
-            output_tokens: Usage::MAX_COUNT,
-            ..Usage::default()
-        };
-        self.cost(worker, &many).is_some_and(|cost| cost.total == 0)
+        worker.prices.is_free(self.backend(), &self.model, clock::now())
     }
 
     /// What these tokens cost; `None` where the price is not known.
     pub(super) fn cost(&self, worker: &Worker, usage: &Usage) -> Option<copass_llm::Cost> {
-        let backend = if self.backend.is_empty() {
+        worker.prices.cost(self.backend(), &self.model, usage, clock::now())
+    }
+
+    fn backend(&self) -> &str {
+        if self.backend.is_empty() {
             self.provider.name()
         } else {
             &self.backend
-        };
-        worker.prices.cost(backend, &self.model, usage, clock::now())
+        }
     }
 }
 

@@ -36,6 +36,8 @@ pub(super) struct Progress {
     pub(super) failed: Vec<Spent>,
     /// What the model step that is begun has used already.
     pub(super) begun: Option<Spent>,
+    /// A model step was begun, and nobody knows what its answer used.
+    pub(super) has_lost_answer: bool,
     /// The number of the next frame.
     pub(super) next_frame: i64,
     /// Changing calls that a lost worker began.
@@ -79,6 +81,7 @@ impl Progress {
             answers: Vec::new(),
             failed: Vec::new(),
             begun: None,
+            has_lost_answer: false,
             next_frame: FIRST_FRAME,
             uncertain: Vec::new(),
             not_repeated: Vec::new(),
@@ -105,6 +108,7 @@ impl Progress {
                 (StepKind::Model, StepState::Intended) => {
                     progress.next = Next::Ask(Some(handle));
                     progress.begun = Spent::of(step);
+                    progress.has_lost_answer = progress.begun.is_none();
                 }
                 (StepKind::Model, StepState::Failed | StepState::Unknown) => {
                     progress.next = Next::Ask(None);

@@ -17,7 +17,7 @@ use super::{
     replay::Progress,
 };
 use crate::{
-    app::domain::{ErrorType, RunStatus, StepKind, StepState},
+    app::domain::{ErrorType, RunStatus, Step, StepKind},
     store::{
         self,
         leases::{Ending, Stale, Totals},
@@ -85,6 +85,13 @@ pub(crate) async fn end(worker: &Worker, run: &Stale, take_over: TakeOver<'_>) -
     Ok(true)
 }
 
+/// Whether the model of a step costs nothing; the step's name is the model's label.
+fn is_free(worker: &Worker, step: &Step) -> bool {
+    let label = step.name.as_deref().unwrap_or_default();
+    let (backend, model) = label.split_once('/').unwrap_or((label, label));
+    worker.prices.is_free(backend, model, clock::now())
+}
+
 async fn totals(tx: &mut Tx, worker: &Worker, run: &Stale) -> Result<Totals> {
     if run.status == RunStatus::Pending {
         return Ok(Totals::default());
@@ -92,8 +99,9 @@ async fn totals(tx: &mut Tx, worker: &Worker, run: &Stale) -> Result<Totals> {
     let steps = store::steps::list(tx, &run.sandbox_id, &run.id).await?;
     let costs: Option<Vec<i64>> = steps
         .iter()
-        .filter(|step| step.kind == StepKind::Model && (step.state == StepState::Done || step.usage.is_some()))
-        .map(|step| step.cost_microcents)
+        .filter(|step| step.kind == StepKind::Model)
+        // What was open has been closed by now, and nobody told what it used; where tokens cost nothing, that is nothing.
+        .map(|step| step.cost_microcents.or_else(|| is_free(worker, step).then_some(0)))
         .collect();
     // Without the price of one answer the sum is not known.
     let cost = costs.map(|costs| costs.into_iter().fold(0_i64, i64::saturating_add));
