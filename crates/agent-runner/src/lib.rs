@@ -53,6 +53,8 @@ pub struct Config {
     pub limits: Limits,
     /// Runs without a reader that this process works on at once.
     pub background_runs: usize,
+    /// How many of them one sandbox may have.
+    pub background_runs_per_sandbox: usize,
     /// How long one tool source may take to tell its tools.
     pub source_patience: Duration,
     /// Whether the built-in planner works for agents whose provider is not set up (`dev`).
@@ -112,6 +114,7 @@ impl Config {
             heartbeat: Duration::from_secs(10),
             reap_interval: Duration::from_secs(15),
             background_runs: 64,
+            background_runs_per_sandbox: 32,
             source_patience: Duration::from_secs(10),
             planner_fallback: false,
             limits: Limits::default(),
@@ -177,6 +180,7 @@ impl AgentRunner {
         let (news, outgoing_news) = app::news::News::new();
         let worker = Arc::new(app::turn::Worker {
             slots: Arc::new(Semaphore::new(config.background_runs.max(1))),
+            shares: app::turn::Shares::new(config.background_runs_per_sandbox),
             config,
             db: deps.db.clone(),
             models: deps.models,

@@ -277,6 +277,7 @@ impl Node {
         config.heartbeat = runs.heartbeat;
         config.reap_interval = runs.reap_interval;
         config.background_runs = runs.background;
+        config.background_runs_per_sandbox = runs.background_per_sandbox.unwrap_or(runs.background / 2);
         config.planner_fallback = settings.planner_fallback;
         config.limits.tool_timeout = runs.tool_timeout;
         config.limits.model_silence = runs.model_silence;

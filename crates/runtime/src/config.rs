@@ -235,6 +235,9 @@ pub struct Tools {
 pub struct Runs {
     /// Runs without a reader that one process works on at once; more of them wait for their turn.
     pub background: usize,
+    /// How many of them one sandbox may have, so that the others' runs do not wait for the end of all of its own; half of
+    /// them when it is left out.
+    pub background_per_sandbox: Option<usize>,
     /// How long a run stays a worker's after its last sign of life.
     #[serde(with = "humantime_serde")]
     pub lease: Duration,
@@ -256,6 +259,7 @@ impl Default for Runs {
     fn default() -> Self {
         Self {
             background: 64,
+            background_per_sandbox: None,
             lease: Duration::from_secs(30),
             heartbeat: Duration::from_secs(10),
             reap_interval: Duration::from_secs(15),
@@ -270,6 +274,9 @@ impl Runs {
         let mut problems = Vec::new();
         if self.background == 0 {
             problems.push("runs.background: must be at least 1".to_owned());
+        }
+        if self.background_per_sandbox == Some(0) {
+            problems.push("runs.background_per_sandbox: must be at least 1".to_owned());
         }
         // A worker that misses one beat must not lose its runs.
         if self.heartbeat.is_zero() || self.lease < self.heartbeat * 2 {

@@ -282,6 +282,19 @@ pub(crate) async fn unfinished<C: AsConn>(conn: &mut C) -> Result<Vec<Stale>> {
     .collect()
 }
 
+/// Runs of the sandbox in the background that no worker has, whatever their lease says, oldest first.
+pub(crate) async fn waiting<C: AsConn>(conn: &mut C, sandbox_id: &SandboxId, limit: i64) -> Result<Vec<RunId>> {
+    let rows = fetch_all!(
+        *conn,
+        (String,),
+        "select id from runs where status in ('pending', 'running') and lease_owner is null and sandbox_id = $1 \
+         and entrance in ('invoke', 'trigger', 'retry') order by lease_expires_at, id limit $2",
+        sandbox_id.as_str(),
+        limit,
+    )?;
+    rows.iter().map(|(id,)| stored(id, "run id")).collect()
+}
+
 /// An unfinished run of the sandbox, as [`take_away`] takes it.
 pub(crate) async fn unfinished_one<C: AsConn>(
     conn: &mut C,

@@ -20,6 +20,7 @@ mod change_rules;
 mod changes;
 mod continuation;
 mod entrances;
+mod fairness;
 mod following;
 mod following_agents;
 mod hand_over;

@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Mind, Start, Tools, Turn, Worker, conversation, engine::End, entrances, frames, journal::Journal, panicked,
-    refused, replay::Progress,
+    refused, replay::Progress, shares::Share,
 };
 use crate::{
     app::{
@@ -35,6 +35,8 @@ use crate::{
     },
 };
 
+/// Before the next run of a sandbox is looked for, where another worker was faster with the one before.
+const ELSEWHERE_PAUSE: Duration = Duration::from_secs(1);
 /// Where runs wait for a worker.
 pub(crate) const RUN_QUEUE: QueueName = QueueName::from_static("copass.agent-runner.runs");
 /// A run that is accepted and may be worked on.
@@ -119,7 +121,8 @@ impl Background {
         slots.acquire_owned().await.map_err(Error::internal)
     }
 
-    /// Works on a pending run, or on one whose worker was lost; nothing happens when another worker has it.
+    /// Works on a pending run, or on one whose worker was lost; nothing happens when another worker has it. Where its sandbox
+    /// has its share of the places, it waits for the end of one of them.
     pub(crate) fn begin(&self, sandbox_id: SandboxId, run_id: RunId, place: OwnedSemaphorePermit) {
         self.spawn(sandbox_id, run_id, Takeable::Expired(clock::now()), place);
     }
@@ -131,19 +134,89 @@ impl Background {
     }
 
     fn spawn(&self, sandbox_id: SandboxId, run_id: RunId, takeable: Takeable, place: OwnedSemaphorePermit) {
-        let worker = self.worker.clone();
+        if let Some(share) = self.worker.shares.take(&sandbox_id, &run_id) {
+            self.spawn_with(sandbox_id, run_id, takeable, (place, share));
+        }
+    }
+
+    fn spawn_with(
+        &self,
+        sandbox_id: SandboxId,
+        run_id: RunId,
+        takeable: Takeable,
+        held: (OwnedSemaphorePermit, Share),
+    ) {
+        let background = self.clone();
         self.tasks.spawn(Phase::Work, "background run", |shutdown| {
             Box::pin(async move {
+                let worker = &background.worker;
                 // Boxed: the future of a whole run is large.
-                let outcome = Box::pin(drive(&worker, &sandbox_id, &run_id, takeable, shutdown)).await;
-                if let Err(error) = outcome {
-                    // Its lease runs out, and then it is taken up again.
-                    tracing::warn!(run.id = %run_id, %error, cause = error.cause_chain(), "run could not be begun");
+                let work = drive(worker, &sandbox_id, &run_id, takeable, shutdown.clone());
+                let outcome = Box::pin(work).await;
+                drop(held);
+                match outcome {
+                    Ok(Driven::Worked) => {}
+                    // Whoever has it has not said so yet when it is looked for again at once.
+                    Ok(Driven::Elsewhere) => tokio::time::sleep(ELSEWHERE_PAUSE).await,
+                    Err(error) => {
+                        // Its lease runs out, and then it is taken up again.
+                        tracing::warn!(run.id = %run_id, %error, cause = error.cause_chain(), "run could not be begun");
+                        return;
+                    }
                 }
-                drop(place);
+                let begun = tokio::select! {
+                    biased;
+                    () = shutdown.cancelled() => return,
+                    begun = background.begin_next(&sandbox_id) => begun,
+                };
+                if let Err(error) = begun {
+                    tracing::warn!(
+                        sandbox.id = %sandbox_id, %error, cause = error.cause_chain(),
+                        "runs that wait are not looked for; the next look at leases finds them"
+                    );
+                }
             })
         });
     }
+
+    /// Begins the oldest run of a sandbox that waits because the sandbox had its share.
+    async fn begin_next(&self, sandbox_id: &SandboxId) -> Result<()> {
+        let shares = &self.worker.shares;
+        if shares.refusals(sandbox_id).is_none() {
+            return Ok(());
+        }
+        // In line with everybody: a place that is free is not the sandbox's own.
+        let place = self.wait_for_place().await?;
+        let Some(refusals) = shares.refusals(sandbox_id) else {
+            return Ok(());
+        };
+        let mut conn = self.worker.db.read().await?;
+        // Those that are in work here are not taken yet, or not read as taken; there are no more than the share.
+        let limit = i64::try_from(shares.cap()).unwrap_or(i64::MAX).saturating_add(1);
+        let waiting = store::leases::waiting(&mut conn, sandbox_id, limit).await?;
+        drop(conn);
+        let is_all = i64::try_from(waiting.len()).is_ok_and(|count| count < limit);
+        for run_id in waiting {
+            if let Some(share) = shares.take_idle(sandbox_id, &run_id) {
+                let takeable = Takeable::Expired(clock::now());
+                self.spawn_with(sandbox_id.clone(), run_id, takeable, (place, share));
+                return Ok(());
+            }
+        }
+        if is_all {
+            shares.none_waits(sandbox_id, refusals);
+        }
+        Ok(())
+    }
+}
+
+/// What came of working on a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Driven {
+    /// It was worked on here.
+    Worked,
+    /// Another worker has it, or it is over.
+    Elsewhere,
 }
 
 async fn drive(
@@ -152,13 +225,16 @@ async fn drive(
     run_id: &RunId,
     takeable: Takeable,
     shutdown: CancellationToken,
-) -> Result<()> {
+) -> Result<Driven> {
     let Some(loaded) = load(worker, sandbox_id, run_id, takeable).await? else {
-        return Ok(());
+        return Ok(Driven::Elsewhere);
     };
     let resolution = tokio::select! {
         biased;
-        () = shutdown.cancelled() => return pass_on(worker, sandbox_id, run_id).await,
+        () = shutdown.cancelled() => {
+            pass_on(worker, sandbox_id, run_id).await?;
+            return Ok(Driven::Elsewhere);
+        }
         resolution = worker.resolve(tools(&loaded)) => resolution,
     };
     let mind = Mind::new(
@@ -194,7 +270,7 @@ async fn drive(
     };
     let remaining = remaining(&run, &request);
     if !take(worker, &stale, takeable, &mut run, &mut journal, &resolution, &mind).await? {
-        return Ok(());
+        return Ok(Driven::Elsewhere);
     }
     let stop = Stop::default();
     if stale.is_cancelled {
@@ -234,7 +310,7 @@ async fn drive(
         }
     };
     turn.finish(end).await;
-    Ok(())
+    Ok(Driven::Worked)
 }
 
 async fn load(worker: &Worker, sandbox_id: &SandboxId, run_id: &RunId, takeable: Takeable) -> Result<Option<Loaded>> {

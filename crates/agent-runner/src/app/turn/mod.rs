@@ -23,6 +23,7 @@ mod mind;
 mod patience;
 pub(crate) mod redact;
 mod replay;
+mod shares;
 mod spending;
 mod system_agents;
 pub(crate) mod take_over;
@@ -61,6 +62,7 @@ pub(crate) use background::{Background, RUN_ACCEPTED, RUN_QUEUE, RUN_REQUESTED, 
 pub(crate) use entrances::{AdHoc, Invoke, SystemTurn, TestFire};
 pub(crate) use finish::{terminal, took_longer};
 pub(crate) use frames::{Failed, Finished, Frame as TurnFrame, FrameId, Placed};
+pub(crate) use shares::Shares;
 pub(crate) use system_agents::SystemAgents;
 pub(crate) use tools::ManagementTool;
 
@@ -78,6 +80,8 @@ pub(crate) struct Worker {
     pub(crate) system_agents: SystemAgents,
     /// Places for runs in the background.
     pub(crate) slots: Arc<Semaphore>,
+    /// How they are shared among sandboxes.
+    pub(crate) shares: Arc<Shares>,
 }
 
 /// What the caller of a streaming entrance gets.
