@@ -151,6 +151,25 @@ fn the_limits() {
 }
 
 #[test]
+fn the_limit_of_tokens_is_what_the_agent_may_write_and_not_what_it_wrote() {
+    let stopped = |rest: &str| {
+        let warning = format!("stopped after 1203 written tokens; this run may write 1000{rest}");
+        only(
+            run(json!({"warnings": [warning]})),
+            agent(json!({"model_settings": {"max_tokens": 1000}})),
+        )
+    };
+    for rest in ["", "; the model wanted to go on", " of them"] {
+        let finding = stopped(rest);
+        assert_eq!(finding.problem, "the run stopped at its limit of written tokens (1000)");
+        assert_eq!(
+            finding.commands,
+            ["copass agent update support --max-tokens 2000", "copass run retry rn_1"]
+        );
+    }
+}
+
+#[test]
 fn more_is_never_less_than_there_is_nor_more_than_is_allowed() {
     let turns = |turns: u32| {
         run(json!({"warnings": [format!("stopped after {turns} model answers, the most this run may use")]}))
