@@ -51,11 +51,7 @@ pub(super) fn found(case: &Case<'_>, trace: &Trace) -> Vec<Finding> {
     findings.extend(stale);
     findings.extend(kept_out_calls(&still_out, is_listed, case.agent));
     if !let_in.is_empty() {
-        findings.push(
-            not_offered(&let_in)
-                .advice("the allowlist kept it out, and does so no more; run it again:")
-                .command(case.retry()),
-        );
+        findings.push(case.again(not_offered(&let_in), "the allowlist kept it out, and does so no more; "));
     }
     findings.extend(unknown.iter().map(|name| unknown_name(name, trace, case.agent)));
     findings
@@ -295,12 +291,13 @@ fn no_source(case: &Case<'_>, trace: &Trace, agent: &Agent) -> Option<Finding> {
     Some(if has_no_sources(agent) {
         switched_on(finding, agent)
     } else {
-        finding
-            .advice(format!(
+        case.again(
+            finding,
+            &format!(
                 "no tool source was switched on for the agent at version {run_version}, which the run had; this was \
-                 changed since, so run it again:"
-            ))
-            .command(case.retry())
+                 changed since, so "
+            ),
+        )
     })
 }
 

@@ -108,6 +108,97 @@ fn a_provider_that_failed() {
 }
 
 #[test]
+fn what_came_before_a_failure_of_the_provider_is_told_as_it_is() {
+    let failed = |changes: Value| {
+        let mut detail = json!({"status": "failed", "error_type": "ProviderError", "error_message": "overloaded",
+            "output_text": null});
+        merge(&mut detail, changes);
+        only(run(detail), agent(json!({}))).advice
+    };
+    let nothing = "nothing of the answer was used; if it was a passing failure, run it again:";
+    assert_eq!(failed(json!({})), nothing);
+    assert_eq!(failed(json!({"output_text": ""})), nothing);
+    let partial = failed(json!({"output_text": "The first half"}));
+    assert!(partial.starts_with("what was written before is kept"), "{partial}");
+    let called = failed(json!({"steps": [call("search", "done", None)]}));
+    assert!(called.starts_with("the calls that were made before"), "{called}");
+}
+
+#[test]
+fn a_request_that_the_provider_refuses_for_good() {
+    let refused = |facts: &str| {
+        let message = format!("Anthropic refuses the request (HTTP {facts}): check the agent's model and its settings");
+        run(
+            json!({"status": "failed", "error_type": "ProviderError", "error_message": message,
+            "model": "anthropic/claude-sonet"}),
+        )
+    };
+    let with = |model: &str, version: u32| agent(json!({"version": version, "model_settings": {"model": model}}));
+    let finding = only(refused("404, not_found_error"), with("claude-sonet", 3));
+    assert_eq!(
+        finding.advice,
+        "most likely the provider has no model of the name anthropic/claude-sonet; name one that it has (its usual one is \
+         claude-sonnet-4-6), then run it again:"
+    );
+    assert_eq!(
+        finding.commands,
+        ["copass agent update support --model <model>", "copass run retry rn_1"]
+    );
+    let finding = only(refused("400, invalid_request_error"), with("claude-sonet", 3));
+    assert!(finding.advice.contains("one of the settings"), "{finding:?}");
+    assert_eq!(
+        finding.commands,
+        [
+            "copass agent show support",
+            "copass agent update support --model <model>",
+            "copass run retry rn_1"
+        ]
+    );
+    // Another model since.
+    let finding = only(refused("404, not_found_error"), with("claude-sonnet-4-6", 4));
+    assert!(finding.advice.contains("the agent has another by now"), "{finding:?}");
+    assert_eq!(finding.commands, ["copass run retry rn_1"]);
+    // The prompt is no matter of the model's name, and the same again would be in vain.
+    let prompt = json!({"status": "failed", "error_type": "ProviderError",
+        "error_message": "Google refuses this prompt (safety); change what is asked"});
+    assert_eq!(only(run(prompt), agent(json!({}))).commands, [""; 0]);
+    // Nor is a key, whatever the number is that it is refused with.
+    let key = json!({"status": "failed", "error_type": "ProviderError", "error_message":
+        "Anthropic does not accept the key (HTTP 402, billing_error): check the key and its account"});
+    let finding = only(run(key), agent(json!({})));
+    assert!(finding.advice.contains("check models.anthropic.api_key"), "{finding:?}");
+}
+
+#[test]
+fn what_the_server_does_not_repeat_is_never_told_to_be_repeated() {
+    let lost = "the process that worked on this run was lost, and the run was not finished";
+    let refused = "Anthropic refuses the request (HTTP 404): check the agent's model and its settings";
+    for (slug, again) in [
+        ("@run", "send the request to agents/run"),
+        ("@concierge", "ask the Concierge again"),
+    ] {
+        for changes in [
+            json!({"error_message": lost}),
+            json!({"error_message": lost, "steps": [call("send", "unknown", None)]}),
+            json!({"error_type": "ProviderError", "error_message": "overloaded"}),
+            json!({"error_type": "ProviderError", "error_message": "HTTP 401"}),
+            json!({"error_type": "ProviderError", "error_message": refused}),
+        ] {
+            let mut detail = json!({"agent_slug": slug, "status": "failed"});
+            merge(&mut detail, changes);
+            let findings = findings(&run(detail), None);
+            let [finding] = findings.as_slice() else {
+                panic!("{findings:#?}")
+            };
+            assert!(
+                finding.advice.contains(again) && finding.commands.is_empty(),
+                "{slug}: {finding:?}"
+            );
+        }
+    }
+}
+
+#[test]
 fn a_call_whose_outcome_nobody_knows() {
     let lost = json!({"status": "failed", "error_type": "UncertainToolCall", "error_message":
         "the process that worked on this run was lost, and the run was not finished", "steps":
