@@ -198,11 +198,15 @@ pub(crate) fn of_change(changed: &ChangedAgent, there: &[&str]) -> Vec<Finding> 
     );
     let is_stale = stale.is_some();
     findings.extend(stale);
+    let is_every_source_skipped = agent
+        .tool_sources
+        .as_ref()
+        .is_some_and(|own| !own.is_empty() && own.iter().all(|source| skipped.iter().any(|(name, _)| name == source)));
     for warning in others {
         let is_said = (is_stale || tools::has_no_sources(agent)) && tools::is_about_missing_entry(warning)
             || agent.status == "archived" && warning.contains("archived");
         if !is_said {
-            findings.push(tools::of_warning(warning, agent, is_stale));
+            findings.push(tools::of_warning(warning, agent, is_stale, is_every_source_skipped));
         }
     }
     findings

@@ -107,16 +107,41 @@ pub(super) fn skipped(
             (Some(agent), _) if !is_own(source.0) => {
                 finding.advice(format!("{} does not ask for it any more", agent.slug))
             }
-            (Some(_), Some(left)) if left.is_empty() => finding
-                .advice("set it up: it is the agent's only source, and without it there are no tools. What there is:")
-                .command(list_tools()),
+            (Some(agent), Some(left)) if left.is_empty() => match own {
+                // Without any it would have an empty list, and that means no tools.
+                Some(own) => {
+                    let whole = if own.len() == 1 {
+                        "it is the agent's only source"
+                    } else {
+                        "none of the agent's sources gave tools"
+                    };
+                    let set_up = if can_be_set_up(source.1) { "set it up, or " } else { "" };
+                    finding
+                        .advice(format!("{whole}: {set_up}give the agent the default ones:"))
+                        .command(default_sources(agent))
+                }
+                None => finding
+                    .advice("set it up: no other default source gave tools. What there is:")
+                    .command(list_tools()),
+            },
             (Some(agent), Some(left)) => finding
-                .advice("set it up, or go without it:")
+                .advice(if can_be_set_up(source.1) {
+                    "set it up, or go without it:"
+                } else {
+                    "go without it:"
+                })
                 .command(update(agent, &["--tool-sources", &shell::json_list(left)])),
             _ => finding.advice("set it up; what there is now:").command(list_tools()),
         });
     }
     findings
+}
+
+/// Whether a source that was skipped can ever give an agent of this server tools.
+fn can_be_set_up(reason: Option<&str>) -> bool {
+    reason.is_none_or(|reason| {
+        !reason.starts_with("only the Concierge has it") && !reason.contains("no tool source of that name")
+    })
 }
 
 /// The source that was meant, when the server says that it has none of the name, and which it has.
@@ -247,6 +272,9 @@ fn none_offered(trace: &Trace, agent: Option<&Agent>, is_stale: bool) -> Option<
         // Wanted so by now.
         return None;
     }
+    if trace.sources_resolved.is_empty() && !trace.sources_skipped.is_empty() {
+        return Some(finding.advice("every tool source was skipped, as said above"));
+    }
     Some(
         finding
             .advice("no tool source gave one; what there is, and why not more:")
@@ -305,7 +333,11 @@ fn no_source(case: &Case<'_>, trace: &Trace, agent: &Agent) -> Option<Finding> {
 fn switched_on(finding: Finding, agent: &Agent) -> Finding {
     finding
         .advice("no tool source is switched on for the agent; give it the default ones:")
-        .command(update(agent, &["--tool-sources", "default"]))
+        .command(default_sources(agent))
+}
+
+fn default_sources(agent: &Agent) -> String {
+    update(agent, &["--tool-sources", "default"])
 }
 
 /// Names that the model called and was not offered, each once.
@@ -382,13 +414,15 @@ pub(super) fn is_about_missing_entry(warning: &str) -> bool {
 }
 
 /// A warning in the server's own words, with the line that helps where there is one. `is_stale`: the allowlist has a
-/// finding of its own.
-pub(super) fn of_warning(warning: &str, agent: &Agent, is_stale: bool) -> Finding {
+/// finding of its own. `is_every_source_skipped`: each source has one.
+pub(super) fn of_warning(warning: &str, agent: &Agent, is_stale: bool, is_every_source_skipped: bool) -> Finding {
     let finding = Finding::new(warning);
     if warning.contains("tool_sources is empty") {
         switched_on(finding, agent)
     } else if is_stale && warning.contains("the allowlist keeps every tool out") {
         finding.advice("correct the allowlist as said above")
+    } else if is_every_source_skipped && warning.contains(NONE_OFFERED) {
+        finding.advice("every tool source was skipped, as said above")
     } else if warning.contains(NONE_OFFERED) {
         finding.advice("what there is:").command(list_tools())
     } else {

@@ -381,6 +381,25 @@ fn a_change_is_answered_with_what_is_wrong_now() {
 }
 
 #[test]
+fn a_change_that_leaves_no_source_says_how_to_have_one() {
+    let mut changed = serde_json::to_value(agent(json!({"tool_sources": ["copass_management"]}))).unwrap();
+    merge(
+        &mut changed,
+        json!({"allowlist_missing_entries": [], "warnings": ["the tool source copass_management was skipped: only the \
+            Concierge has it; take it out of tool_sources", "no tool was offered to the model; it can only talk"]}),
+    );
+    let findings = of_change(&serde_json::from_value(changed).unwrap(), &[]);
+    let [skipped, none] = findings.as_slice() else {
+        panic!("{findings:#?}")
+    };
+    assert_eq!(skipped.commands, ["copass agent update support --tool-sources default"]);
+    assert!(
+        none.commands.is_empty() && none.advice.contains("as said above"),
+        "{none:?}"
+    );
+}
+
+#[test]
 fn foreign_names_cannot_forge_a_line() {
     let steps = json!({"steps": [call("x\n    copass sandbox destroy\u{1b}[8m", "failed", Some("unknown tool"))]});
     let finding = only(run(steps), agent(json!({})));

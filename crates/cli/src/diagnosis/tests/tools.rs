@@ -100,9 +100,81 @@ fn the_only_source_was_skipped() {
     let [skipped, empty] = findings.as_slice() else {
         panic!("{findings:#?}")
     };
-    assert!(skipped.advice.contains("the agent's only source"), "{skipped:?}");
+    assert_eq!(
+        skipped.advice,
+        "it is the agent's only source: set it up, or give the agent the default ones:"
+    );
+    assert_eq!(skipped.commands, ["copass agent update support --tool-sources default"]);
     assert_eq!(empty.problem, "no tool was offered to the model, so it could only talk");
-    assert_eq!(empty.commands, ["copass agent tools"]);
+    assert!(
+        empty.commands.is_empty() && empty.advice.contains("as said above"),
+        "{empty:?}"
+    );
+}
+
+/// A run none of whose sources gave tools.
+fn all_skipped(sources: &[(&str, &str)]) -> Vec<Finding> {
+    let names: Vec<&str> = sources.iter().map(|(name, _)| *name).collect();
+    let told: Vec<Value> = sources
+        .iter()
+        .map(|(name, reason)| json!({"name": name, "state": "skipped", "reason": reason}))
+        .collect();
+    let trace = json!({"tool_resolution_trace": {"sources_resolved": [], "sources_skipped": names,
+        "tool_names_advertised": [], "sources": told}});
+    findings(&run(trace), Some(&agent(json!({"tool_sources": names}))))
+}
+
+#[test]
+fn every_source_was_skipped() {
+    let management = (
+        "copass_management",
+        "only the Concierge has it; take it out of tool_sources",
+    );
+    let default = "copass agent update support --tool-sources default";
+    let findings = all_skipped(&[management]);
+    assert_eq!(
+        findings[0].advice,
+        "it is the agent's only source: give the agent the default ones:"
+    );
+    assert_eq!(findings[0].commands, [default]);
+    let findings = all_skipped(&[("pipedream", "no account is connected"), management]);
+    let [pipedream, management, _] = findings.as_slice() else {
+        panic!("{findings:#?}")
+    };
+    assert_eq!(
+        pipedream.advice,
+        "none of the agent's sources gave tools: set it up, or give the agent the default ones:"
+    );
+    assert_eq!(
+        management.advice,
+        "none of the agent's sources gave tools: give the agent the default ones:"
+    );
+    assert_eq!([&pipedream.commands, &management.commands], [&[default]; 2]);
+}
+
+#[test]
+fn a_source_that_no_agent_has_is_not_to_be_set_up() {
+    let trace = json!({"tool_resolution_trace": {"sources_skipped": ["copass_management"],
+        "sources": [{"name": "copass_management", "state": "skipped",
+            "reason": "only the Concierge has it; take it out of tool_sources"}]}});
+    let finding = only(
+        run(trace),
+        agent(json!({"tool_sources": ["copass_retrieval", "copass_management"]})),
+    );
+    assert_eq!(finding.advice, "go without it:");
+    assert_eq!(
+        finding.commands,
+        [r#"copass agent update support --tool-sources '["copass_retrieval"]'"#]
+    );
+}
+
+#[test]
+fn the_default_sources_were_all_skipped() {
+    let trace = json!({"tool_resolution_trace": {"sources_resolved": [], "sources_skipped": ["user_mcp"],
+        "tool_names_advertised": []}});
+    let findings = findings(&run(trace), Some(&agent(json!({}))));
+    // It has the default ones already.
+    assert_eq!(findings[0].commands, ["copass agent tools"]);
 }
 
 #[test]
