@@ -18,7 +18,10 @@ fn a_stale_allowlist_entry() {
     );
     assert_eq!(
         finding.commands,
-        [r#"copass agent update support --tool-allowlist '["discover","search"]'"#]
+        [
+            r#"copass agent update support --tool-allowlist '["discover","search"]'"#,
+            "copass agent update support --prompt-replace serch search",
+        ]
     );
     // Mended since.
     assert_eq!(
@@ -245,7 +248,10 @@ fn one_line_for_stale_entries_and_for_what_is_kept_out() {
     let wrong = listed(json!(["nope", "serch"]));
     assert_eq!(
         commands(&wrong),
-        [r#"copass agent update support --tool-allowlist '["search","bad","worse"]'"#]
+        [
+            r#"copass agent update support --tool-allowlist '["search","bad","worse"]'"#,
+            "copass agent update support --prompt-replace serch search",
+        ]
     );
     let last = wrong.last().unwrap();
     assert_eq!(last.problem, "the model called bad, worse, which it was not offered");
@@ -307,4 +313,111 @@ fn a_call_of_a_tool_while_no_source_was_switched_on() {
     run.run.warnings = vec!["no tool was offered to the model; it can only talk".to_owned()];
     let finding = only(run, mended);
     assert!(finding.advice.contains("no tool source gave one"), "{finding:?}");
+}
+
+#[test]
+fn a_wrong_name_whose_right_one_the_allowlist_keeps_out() {
+    let unknown = Some("unknown tool");
+    let steps = json!({"steps": [call("serch", "failed", unknown), call("discovr", "failed", unknown)],
+        "tool_resolution_trace": {"tool_names_advertised": ["send"], "allowlist_filtered_out": ["search", "discover"]}});
+    let findings_with = |list: Value| findings(&run(steps.clone()), Some(&agent(json!({"tool_allowlist": list}))));
+    let findings = findings_with(json!(["send"]));
+    let [serch, discovr] = findings.as_slice() else {
+        panic!("{findings:#?}")
+    };
+    assert_eq!(serch.problem, "the model called serch, which it was not offered");
+    assert_eq!(
+        serch.advice,
+        "the closest is search, which the allowlist keeps out; if the agent may use it, add it, and write it in the prompt \
+         instead of serch:"
+    );
+    assert_eq!(
+        serch.commands,
+        [
+            r#"copass agent update support --tool-allowlist '["send","search","discover"]'"#,
+            "copass agent update support --prompt-replace serch search",
+        ]
+    );
+    assert_eq!(
+        discovr.advice,
+        "the closest is discover, which the allowlist keeps out; correct it as said above"
+    );
+    assert!(discovr.commands.is_empty(), "{discovr:?}");
+    // Let in since: the names are what is left to correct.
+    let findings = findings_with(json!(["send", "search", "discover"]));
+    assert_eq!(
+        findings[0].commands,
+        ["copass agent update support --prompt-replace serch search"]
+    );
+    assert_eq!(
+        findings[1].advice,
+        "the closest is discover; say so in what the agent is told"
+    );
+}
+
+#[test]
+fn one_line_lets_in_what_was_called_and_what_was_meant() {
+    let unknown = Some("unknown tool");
+    let steps = json!({"steps": [call("serch", "failed", unknown), call("discover", "failed", unknown)],
+        "tool_resolution_trace": {"tool_names_advertised": ["send"], "allowlist_filtered_out": ["search", "discover"]}});
+    let agent = agent(json!({"tool_allowlist": ["send"]}));
+    let commands: Vec<String> = findings(&run(steps), Some(&agent))
+        .into_iter()
+        .flat_map(|finding| finding.commands)
+        .collect();
+    assert_eq!(
+        commands,
+        [
+            r#"copass agent update support --tool-allowlist '["send","discover","search"]'"#,
+            "copass agent update support --prompt-replace serch search",
+        ]
+    );
+}
+
+#[test]
+fn a_stale_entry_that_stands_in_the_prompt_too() {
+    let trace = json!({"allowlist_missing_entries": ["serch"], "tool_names_advertised": ["discover"],
+        "allowlist_filtered_out": ["search"]});
+    let agent = agent(json!({"tool_allowlist": ["discover", "serch"]}));
+    let expected = [
+        r#"copass agent update support --tool-allowlist '["discover","search"]'"#,
+        "copass agent update support --prompt-replace serch search",
+    ];
+    let finding = only(run(json!({"tool_resolution_trace": trace})), agent.clone());
+    assert!(
+        finding.advice.contains("the prompt has a wrong name too"),
+        "{finding:?}"
+    );
+    assert_eq!(finding.commands, expected);
+    // The model did as it was told.
+    let steps = json!({"tool_resolution_trace": trace, "steps": [call("serch", "failed", Some("unknown tool"))]});
+    let findings = findings(&run(steps), Some(&agent));
+    let [stale, called] = findings.as_slice() else {
+        panic!("{findings:#?}")
+    };
+    assert_eq!(stale.commands, expected);
+    assert_eq!(
+        called.advice,
+        "the closest is search, which the allowlist keeps out; correct it as said above"
+    );
+    assert!(called.commands.is_empty(), "{called:?}");
+}
+
+#[test]
+fn a_name_that_may_belong_to_a_skipped_source() {
+    let steps = json!({"steps": [call("pd_slack_send", "failed", Some("unknown tool"))],
+        "tool_resolution_trace": {"sources_skipped": ["pipedream"],
+            "sources": [{"name": "pipedream", "state": "skipped", "reason": "no account is connected"}]}});
+    let agent = agent(json!({"tool_sources": ["copass_retrieval", "pipedream"]}));
+    let findings = findings(&run(steps), Some(&agent));
+    let [_, called] = findings.as_slice() else {
+        panic!("{findings:#?}")
+    };
+    assert!(
+        called
+            .advice
+            .contains("it may belong to the source pipedream, which was skipped")
+            && called.commands.is_empty(),
+        "{called:?}"
+    );
 }
