@@ -11,7 +11,7 @@ use crate::when::moment;
 #[derive(Debug, Args)]
 #[command(
     override_usage = "copass run [OPTIONS] <MESSAGE>\n       copass run <COMMAND>",
-    after_help = "A single word that looks like a command is not sent as a message; to say it, pipe it: echo show | copass run -"
+    after_help = "A single word that looks like a command is not sent as a message, unless it stands behind --: copass run -- show"
 )]
 pub(crate) struct RunArgs {
     #[command(flatten)]
@@ -24,6 +24,9 @@ pub(crate) struct RunArgs {
 pub(crate) struct RunTurn {
     /// What to say; - reads it from stdin
     pub(crate) message: Option<String>,
+    /// What to say, whatever it looks like: all that stands behind `--`
+    #[arg(last = true, hide = true)]
+    pub(crate) verbatim: Option<String>,
     /// Model provider: anthropic, google or hermes [default: anthropic]
     #[arg(long)]
     pub(crate) provider: Option<String>,

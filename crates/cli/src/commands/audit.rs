@@ -19,6 +19,11 @@ const PAGE: u32 = 100;
 pub(crate) async fn run(context: &Context, command: AuditCommand) -> Result<(), Failure> {
     let AuditCommand::List { limit, before } = command;
     let (client, sandbox_id) = context.in_sandbox().await?;
+    let none = if before.is_some() {
+        "No older records."
+    } else {
+        "No records."
+    };
     let reply = client
         .list_audit(&sandbox_id, &ListAuditQuery { limit, before })
         .await?;
@@ -37,7 +42,7 @@ pub(crate) async fn run(context: &Context, command: AuditCommand) -> Result<(), 
             ["ID", "AT", "WHO", "ACTION", "TARGET", "RESULT"],
             &[Cut("WHO"), Cut("TARGET"), Omit("ID")],
             rows,
-            "No records.",
+            none,
         )
     })?;
     let records = &reply.value.records;

@@ -45,10 +45,12 @@ pub(super) fn reached(case: &Case<'_>) -> Vec<Finding> {
             let problem = format!("the run stopped at its limit of {turns} model answers");
             findings.push(raise(case, problem, &TURNS, turns));
         }
-        if let Some(tokens) = number_in(remark, "stopped after ", " written tokens") {
+        if let Some(written) = number_in(remark, "stopped after ", " written tokens") {
             is_out_of_tokens = true;
-            let problem = format!("the run stopped at its limit of written tokens ({tokens})");
-            findings.push(raise(case, problem, &TOKENS, tokens));
+            // The last answer may have gone beyond the limit. Servers that do not name it name what was written only.
+            let limit = number_behind(remark, "this run may write ").unwrap_or(written);
+            let problem = format!("the run stopped at its limit of written tokens ({limit})");
+            findings.push(raise(case, problem, &TOKENS, limit));
         }
     }
     if !is_out_of_tokens {
@@ -107,6 +109,13 @@ fn raise(case: &Case<'_>, problem: String, limit: &Limit, reached: u64) -> Findi
             .command(update(agent, &[limit.flag, &more]))
             .command(case.retry())
     }
+}
+
+/// The whole number that follows a text.
+fn number_behind(text: &str, before: &str) -> Option<u64> {
+    let (_, rest) = text.split_once(before)?;
+    let digits = rest.split(|character: char| !character.is_ascii_digit()).next()?;
+    digits.parse().ok()
 }
 
 /// The whole number between two texts.

@@ -2,7 +2,8 @@
 //!
 //! One place for the whole mapping, fed with what the server already told: a run with its trace and steps, and the agent
 //! as it is now. It asks nobody and never fails; where it cannot tell, it says nothing. Commands are complete lines with
-//! the agent's present settings in them, so that they can be pasted.
+//! the agent's present settings in them, so that they can be pasted; what only a person can choose stands in them as
+//! `<model>`, which a shell refuses.
 
 mod limits;
 mod models;
@@ -55,6 +56,23 @@ impl Finding {
     }
 }
 
+/// Runs that have no agent of their own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Unrepeatable {
+    Concierge,
+    Stateless,
+}
+
+impl Unrepeatable {
+    /// How a person does it over.
+    fn again(self) -> &'static str {
+        match self {
+            Self::Concierge => "ask the Concierge again (`copass chat`)",
+            Self::Stateless => "send the request to agents/run once more (`copass run \"<message>\"`)",
+        }
+    }
+}
+
 /// What is known about a run.
 pub(crate) struct Case<'a> {
     pub(crate) detail: &'a RunDetail,
@@ -103,6 +121,23 @@ impl<'a> Case<'a> {
         run.error_message.iter().chain(&run.warnings).map(String::as_str)
     }
 
+    /// Which of the runs without an agent of their own this is; servers repeat none of them.
+    fn unrepeatable(&self) -> Option<Unrepeatable> {
+        match self.detail.run.agent_slug.as_deref()? {
+            "@concierge" => Some(Unrepeatable::Concierge),
+            slug if slug.starts_with('@') => Some(Unrepeatable::Stateless),
+            _ => None,
+        }
+    }
+
+    /// Ends the advice with doing it over: the line for it where the server takes it, and words where it refuses it.
+    fn again(&self, finding: Finding, advice: &str) -> Finding {
+        match self.unrepeatable() {
+            Some(unrepeatable) => finding.advice(format!("{advice}{}", unrepeatable.again())),
+            None => finding.advice(format!("{advice}run it again:")).command(self.retry()),
+        }
+    }
+
     fn retry(&self) -> String {
         shell::copass(&["run", "retry", &self.detail.run.run_id])
     }
@@ -117,9 +152,10 @@ impl<'a> Case<'a> {
                     .arguments
                     .as_ref()
                     .map_or_else(String::new, |arguments| format!(" {arguments}"));
-                Finding::new(format!("nobody knows whether the call {name}{arguments} took effect"))
-                    .advice("it was not repeated; look at the other side whether it did, and only then run it again:")
-                    .command(self.retry())
+                self.again(
+                    Finding::new(format!("nobody knows whether the call {name}{arguments} took effect")),
+                    "it was not repeated; look at the other side whether it did, and only then ",
+                )
             })
             .collect()
     }
@@ -131,9 +167,10 @@ impl<'a> Case<'a> {
         let is_lost = run.status == "failed" && message.contains("was lost, and the run was not finished");
         let is_certain = self.tool_steps().all(|step| step.state != "unknown");
         (is_lost && is_certain).then(|| {
-            Finding::new("the process that worked on the run was lost")
-                .advice("no call is left uncertain, so the run can be made again:")
-                .command(self.retry())
+            self.again(
+                Finding::new("the process that worked on the run was lost"),
+                "no call is left uncertain, so ",
+            )
         })
     }
 }
@@ -161,11 +198,15 @@ pub(crate) fn of_change(changed: &ChangedAgent, there: &[&str]) -> Vec<Finding> 
     );
     let is_stale = stale.is_some();
     findings.extend(stale);
+    let is_every_source_skipped = agent
+        .tool_sources
+        .as_ref()
+        .is_some_and(|own| !own.is_empty() && own.iter().all(|source| skipped.iter().any(|(name, _)| name == source)));
     for warning in others {
         let is_said = (is_stale || tools::has_no_sources(agent)) && tools::is_about_missing_entry(warning)
             || agent.status == "archived" && warning.contains("archived");
         if !is_said {
-            findings.push(tools::of_warning(warning, agent, is_stale));
+            findings.push(tools::of_warning(warning, agent, is_stale, is_every_source_skipped));
         }
     }
     findings

@@ -26,38 +26,59 @@ pub(super) fn found(case: &Case<'_>, trace: &Trace) -> Vec<Finding> {
         findings.extend(case.agent.and_then(|agent| no_source(case, trace, agent)));
         return findings;
     }
-    let called = wrong_calls(case);
-    let (kept_out, unknown): (Vec<&str>, Vec<&str>) = called
-        .into_iter()
-        .partition(|name| trace.allowlist_filtered_out.iter().any(|tool| tool == name));
+    let there: Vec<&str> = trace.there().collect();
+    let is_kept_out = |tool: &str| trace.allowlist_filtered_out.iter().any(|kept| kept == tool);
     let present = case.agent.map(|agent| agent.tool_allowlist.as_slice());
     // Those that were let in since are no problem of the list any more.
-    let (still_out, let_in): (Vec<&str>, Vec<&str>) = kept_out
+    let is_still_out = |tool: &str| {
+        is_kept_out(tool) && present.is_none_or(|list| !list.is_empty() && list.iter().all(|entry| entry != tool))
+    };
+    let (kept_out, unknown): (Vec<&str>, Vec<&str>) = wrong_calls(case).into_iter().partition(|name| is_kept_out(name));
+    let (still_out, let_in): (Vec<&str>, Vec<&str>) = kept_out.into_iter().partition(|name| is_still_out(name));
+    let unknown: Vec<Unknown<'_>> = unknown
         .into_iter()
-        .partition(|name| present.is_none_or(|list| !list.is_empty() && list.iter().all(|entry| entry != name)));
+        .map(|name| Unknown {
+            name,
+            meant: nearest(name, there.iter().copied()),
+        })
+        .collect();
+    // All that is to be let in, because each line replaces the whole list.
+    let mut wanted = still_out.clone();
+    for meant in unknown.iter().filter_map(|unknown| unknown.meant) {
+        if is_still_out(meant) && !wanted.contains(&meant) {
+            wanted.push(meant);
+        }
+    }
     let stale = stale_allowlist(
         &trace.allowlist_missing_entries,
-        &trace.there().collect::<Vec<_>>(),
-        &still_out,
+        &there,
+        &wanted,
         !trace.sources_skipped.is_empty(),
         case.agent,
     );
     let none = none_offered(trace, case.agent, stale.is_some());
-    let is_listed = [&none, &stale]
+    let mut is_listed = [&none, &stale]
         .into_iter()
         .flatten()
         .any(|finding| !finding.commands.is_empty());
+    let said = stale.as_ref().map_or_else(Vec::new, |stale| stale.commands.clone());
     findings.extend(none);
     findings.extend(stale);
-    findings.extend(kept_out_calls(&still_out, is_listed, case.agent));
+    findings.extend(kept_out_calls(&still_out, &wanted, is_listed, case.agent));
+    is_listed |= !still_out.is_empty();
     if !let_in.is_empty() {
-        findings.push(
-            not_offered(&let_in)
-                .advice("the allowlist kept it out, and does so no more; run it again:")
-                .command(case.retry()),
-        );
+        findings.push(case.again(not_offered(&let_in), "the allowlist kept it out, and does so no more; "));
     }
-    findings.extend(unknown.iter().map(|name| unknown_name(name, trace, case.agent)));
+    for unknown in &unknown {
+        let is_out = unknown.meant.is_some_and(is_still_out);
+        let list = (is_out && !is_listed).then_some(wanted.as_slice());
+        is_listed |= is_out;
+        findings.push(match unknown.meant {
+            Some(meant) if is_out => unknown.kept_out(meant, list, &said, case.agent),
+            Some(meant) => unknown.misspelt(meant, &said, case.agent),
+            None => unknown.stranger(&trace.sources_skipped),
+        });
+    }
     findings
 }
 
@@ -111,16 +132,41 @@ pub(super) fn skipped(
             (Some(agent), _) if !is_own(source.0) => {
                 finding.advice(format!("{} does not ask for it any more", agent.slug))
             }
-            (Some(_), Some(left)) if left.is_empty() => finding
-                .advice("set it up: it is the agent's only source, and without it there are no tools. What there is:")
-                .command(list_tools()),
+            (Some(agent), Some(left)) if left.is_empty() => match own {
+                // Without any it would have an empty list, and that means no tools.
+                Some(own) => {
+                    let whole = if own.len() == 1 {
+                        "it is the agent's only source"
+                    } else {
+                        "none of the agent's sources gave tools"
+                    };
+                    let set_up = if can_be_set_up(source.1) { "set it up, or " } else { "" };
+                    finding
+                        .advice(format!("{whole}: {set_up}give the agent the default ones:"))
+                        .command(default_sources(agent))
+                }
+                None => finding
+                    .advice("set it up: no other default source gave tools. What there is:")
+                    .command(list_tools()),
+            },
             (Some(agent), Some(left)) => finding
-                .advice("set it up, or go without it:")
+                .advice(if can_be_set_up(source.1) {
+                    "set it up, or go without it:"
+                } else {
+                    "go without it:"
+                })
                 .command(update(agent, &["--tool-sources", &shell::json_list(left)])),
             _ => finding.advice("set it up; what there is now:").command(list_tools()),
         });
     }
     findings
+}
+
+/// Whether a source that was skipped can ever give an agent of this server tools.
+fn can_be_set_up(reason: Option<&str>) -> bool {
+    reason.is_none_or(|reason| {
+        !reason.starts_with("only the Concierge has it") && !reason.contains("no tool source of that name")
+    })
 }
 
 /// The source that was meant, when the server says that it has none of the name, and which it has.
@@ -140,12 +186,12 @@ fn corrected<'a>(entries: &'a [String], becomes: impl Fn(&'a str) -> Option<&'a 
         .collect()
 }
 
-/// Entries of the allowlist that match no tool. `called`: tools that it keeps out and that the model called; they are
-/// part of the same line, because each line replaces the whole list.
+/// Entries of the allowlist that match no tool. `wanted`: tools that it keeps out and that the model called or meant; they
+/// are part of the same line, because each line replaces the whole list.
 pub(super) fn stale_allowlist(
     missing: &[String],
     there: &[&str],
-    called: &[&str],
+    wanted: &[&str],
     is_source_skipped: bool,
     agent: Option<&Agent>,
 ) -> Option<Finding> {
@@ -190,8 +236,13 @@ pub(super) fn stale_allowlist(
             Some(entry)
         }
     });
-    let added: Vec<&str> = called.iter().copied().filter(|name| !list.contains(name)).collect();
+    let added: Vec<&str> = wanted.iter().copied().filter(|name| !list.contains(name)).collect();
     list.extend(&added);
+    // A prompt with the wrong name would make the model call it again.
+    let renames: Vec<String> = missing
+        .iter()
+        .filter_map(|entry| rename(agent, entry, meant(entry)?))
+        .collect();
     Some(if list.is_empty() && !there.is_empty() && there.len() <= PROPOSED_MAX {
         finding
             .advice("taking the last entry out would allow every tool; keep those it needs of what there is:")
@@ -208,13 +259,17 @@ pub(super) fn stale_allowlist(
         };
         if !added.is_empty() {
             advice.push_str(&format!(
-                "; {} was called and is added, so take it out if the agent may not use it",
+                "; {} was asked for and is added, so take it out if the agent may not use it",
                 added.join(", ")
             ));
         }
-        finding
+        if !renames.is_empty() {
+            advice.push_str("; the prompt has a wrong name too, so correct it as well");
+        }
+        let finding = finding
             .advice(format!("{advice}:"))
-            .command(update(agent, &["--tool-allowlist", &shell::json_list(&list)]))
+            .command(update(agent, &["--tool-allowlist", &shell::json_list(&list)]));
+        renames.into_iter().fold(finding, Finding::command)
     })
 }
 
@@ -250,6 +305,9 @@ fn none_offered(trace: &Trace, agent: Option<&Agent>, is_stale: bool) -> Option<
     if has_no_sources(agent) && agent.tool_allowlist.is_empty() {
         // Wanted so by now.
         return None;
+    }
+    if trace.sources_resolved.is_empty() && !trace.sources_skipped.is_empty() {
+        return Some(finding.advice("every tool source was skipped, as said above"));
     }
     Some(
         finding
@@ -295,12 +353,13 @@ fn no_source(case: &Case<'_>, trace: &Trace, agent: &Agent) -> Option<Finding> {
     Some(if has_no_sources(agent) {
         switched_on(finding, agent)
     } else {
-        finding
-            .advice(format!(
+        case.again(
+            finding,
+            &format!(
                 "no tool source was switched on for the agent at version {run_version}, which the run had; this was \
-                 changed since, so run it again:"
-            ))
-            .command(case.retry())
+                 changed since, so "
+            ),
+        )
     })
 }
 
@@ -308,7 +367,11 @@ fn no_source(case: &Case<'_>, trace: &Trace, agent: &Agent) -> Option<Finding> {
 fn switched_on(finding: Finding, agent: &Agent) -> Finding {
     finding
         .advice("no tool source is switched on for the agent; give it the default ones:")
-        .command(update(agent, &["--tool-sources", "default"]))
+        .command(default_sources(agent))
+}
+
+fn default_sources(agent: &Agent) -> String {
+    update(agent, &["--tool-sources", "default"])
 }
 
 /// Names that the model called and was not offered, each once.
@@ -332,8 +395,9 @@ fn not_offered(names: &[&str]) -> Finding {
     ))
 }
 
-/// Calls of tools that the allowlist keeps out. `is_listed`: a finding above has the whole list.
-fn kept_out_calls(names: &[&str], is_listed: bool, agent: Option<&Agent>) -> Option<Finding> {
+/// Calls of tools that the allowlist keeps out. `wanted`: all that is to be let in. `is_listed`: a finding above has the
+/// whole list.
+fn kept_out_calls(names: &[&str], wanted: &[&str], is_listed: bool, agent: Option<&Agent>) -> Option<Finding> {
     if names.is_empty() {
         return None;
     }
@@ -341,36 +405,97 @@ fn kept_out_calls(names: &[&str], is_listed: bool, agent: Option<&Agent>) -> Opt
     Some(match agent {
         None => finding.advice("the allowlist kept it out"),
         Some(_) if is_listed => finding.advice("the allowlist keeps it out; correct it as said above"),
-        Some(agent) => {
-            let list: Vec<&str> = agent
-                .tool_allowlist
-                .iter()
-                .map(String::as_str)
-                .chain(names.iter().copied())
-                .collect();
-            finding
-                .advice("the allowlist keeps it out; if the agent may use it, add it:")
-                .command(update(agent, &["--tool-allowlist", &shell::json_list(&list)]))
-        }
+        Some(agent) => finding
+            .advice("the allowlist keeps it out; if the agent may use it, add it:")
+            .command(let_in_all(agent, wanted)),
     })
 }
 
+/// The line that adds tools to the allowlist.
+fn let_in_all(agent: &Agent, names: &[&str]) -> String {
+    let present = agent.tool_allowlist.iter().map(String::as_str);
+    let list: Vec<&str> = present.chain(names.iter().copied()).collect();
+    update(agent, &["--tool-allowlist", &shell::json_list(&list)])
+}
+
+/// The line that writes the right name into the prompt, where the wrong one stands in it.
+fn rename(agent: &Agent, name: &str, meant: &str) -> Option<String> {
+    wording::replaced(&agent.system_prompt, name, meant)?;
+    Some(update(agent, &["--prompt-replace", name, meant]))
+}
+
 /// A call of a name that no tool has.
-fn unknown_name(name: &str, trace: &Trace, agent: Option<&Agent>) -> Finding {
-    let finding = not_offered(&[name]);
-    let offered = trace.tool_names_advertised.iter().map(String::as_str);
-    let Some(meant) = nearest(name, offered) else {
-        return finding
-            .advice("there is no such tool; what there is:")
-            .command(list_tools());
-    };
-    match agent {
-        Some(agent) if wording::replaced(&agent.system_prompt, name, meant).is_some() => finding
-            .advice(format!(
-                "the closest is {meant}: write it in the prompt instead of {name}"
-            ))
-            .command(update(agent, &["--prompt-replace", name, meant])),
-        _ => finding.advice(format!("the closest is {meant}; say so in what the agent is told")),
+struct Unknown<'a> {
+    name: &'a str,
+    /// The closest of the tools there are, offered or not.
+    meant: Option<&'a str>,
+}
+
+impl Unknown<'_> {
+    /// The closest was offered. `said`: the lines of the findings above.
+    fn misspelt(&self, meant: &str, said: &[String], agent: Option<&Agent>) -> Finding {
+        let finding = not_offered(&[self.name]);
+        match agent.and_then(|agent| rename(agent, self.name, meant)) {
+            Some(line) if said.contains(&line) => {
+                finding.advice(format!("the closest is {meant}; correct the prompt as said above"))
+            }
+            Some(line) => finding
+                .advice(format!(
+                    "the closest is {meant}: write it in the prompt instead of {}",
+                    self.name
+                ))
+                .command(line),
+            None => finding.advice(format!("the closest is {meant}; say so in what the agent is told")),
+        }
+    }
+
+    /// The closest is kept out by the allowlist. `list`: what to let in, unless a finding above has the line for it.
+    fn kept_out(&self, meant: &str, list: Option<&[&str]>, said: &[String], agent: Option<&Agent>) -> Finding {
+        let finding = not_offered(&[self.name]);
+        let Some(agent) = agent else {
+            return finding.advice(format!("the closest is {meant}, which the allowlist kept out"));
+        };
+        let mut advice = format!("the closest is {meant}, which the allowlist keeps out; ");
+        let mut lines = Vec::new();
+        match list {
+            Some(list) => {
+                advice.push_str("if the agent may use it, add it");
+                lines.push(let_in_all(agent, list));
+            }
+            None => advice.push_str("correct it as said above"),
+        }
+        match rename(agent, self.name, meant) {
+            // Then the list is said there too, and the advice sends there for both.
+            Some(line) if said.contains(&line) => {}
+            Some(line) => {
+                advice.push_str(&format!(", and write it in the prompt instead of {}", self.name));
+                lines.push(line);
+            }
+            None => {}
+        }
+        if !lines.is_empty() {
+            advice.push(':');
+        }
+        lines.into_iter().fold(finding.advice(advice), Finding::command)
+    }
+
+    /// No tool has a name like it. The tools of a source that was skipped are not known.
+    fn stranger(&self, skipped: &[String]) -> Finding {
+        let finding = not_offered(&[self.name]);
+        match skipped {
+            [] => finding
+                .advice("there is no such tool; what there is:")
+                .command(list_tools()),
+            [source] => finding.advice(format!(
+                "no tool there is now has that name; it may belong to the source {source}, which was skipped, so fix that \
+                 first, as said above"
+            )),
+            sources => finding.advice(format!(
+                "no tool there is now has that name; it may belong to one of the sources that were skipped ({}), so fix \
+                 those first, as said above",
+                sources.join(", ")
+            )),
+        }
     }
 }
 
@@ -385,13 +510,15 @@ pub(super) fn is_about_missing_entry(warning: &str) -> bool {
 }
 
 /// A warning in the server's own words, with the line that helps where there is one. `is_stale`: the allowlist has a
-/// finding of its own.
-pub(super) fn of_warning(warning: &str, agent: &Agent, is_stale: bool) -> Finding {
+/// finding of its own. `is_every_source_skipped`: each source has one.
+pub(super) fn of_warning(warning: &str, agent: &Agent, is_stale: bool, is_every_source_skipped: bool) -> Finding {
     let finding = Finding::new(warning);
     if warning.contains("tool_sources is empty") {
         switched_on(finding, agent)
     } else if is_stale && warning.contains("the allowlist keeps every tool out") {
         finding.advice("correct the allowlist as said above")
+    } else if is_every_source_skipped && warning.contains(NONE_OFFERED) {
+        finding.advice("every tool source was skipped, as said above")
     } else if warning.contains(NONE_OFFERED) {
         finding.advice("what there is:").command(list_tools())
     } else {

@@ -134,6 +134,45 @@ async fn empty_lists_say_so() {
 }
 
 #[tokio::test]
+async fn an_empty_list_does_not_deny_what_a_filter_leaves_out() {
+    let place = Place::ready().await;
+    for (path, body) in [
+        ("/agents", json!({"agents": [], "count": 0})),
+        ("/agents/a/runs", json!({"agent_slug": "a", "runs": [], "count": 0})),
+        (
+            "/agents/a/versions",
+            json!({"agent_slug": "a", "versions": [], "count": 0}),
+        ),
+        ("/agents/tools", json!({"tools": [], "count": 0})),
+        ("/audit", json!({"records": [], "count": 0})),
+    ] {
+        place.in_sandbox("GET", path, 200, &body).await;
+    }
+    for (arguments, expected) in [
+        (&["agent", "runs", "a", "--agent-version", "77"][..], "No runs match."),
+        (&["agent", "runs", "a", "--status", "failed"], "No runs match."),
+        (&["agent", "runs", "a", "--trigger", "tr_1"], "No runs match."),
+        (&["agent", "runs", "a", "--since", "7d"], "No runs match."),
+        (
+            &["agent", "runs", "a", "--until", "7d", "--before", "rn_1"],
+            "No runs match.",
+        ),
+        (&["agent", "runs", "a", "--before", "rn_1"], "No older runs."),
+        (&["agent", "runs", "a", "--limit", "5"], "No runs yet."),
+        (&["agent", "list", "--status", "archived"], "No archived agents."),
+        (&["agent", "versions", "a", "--before", "1"], "No older versions."),
+        (&["agent", "tools", "--app", "slack"], "No tools of the app slack."),
+        (&["audit", "list", "--before", "au_1"], "No older records."),
+    ] {
+        assert_eq!(
+            place.run(arguments).await,
+            format!("exit 0\n--- stdout\n{expected}\n--- stderr\n"),
+            "{arguments:?}"
+        );
+    }
+}
+
+#[tokio::test]
 async fn a_full_list_of_runs_says_how_to_see_older_ones() {
     let place = Place::ready().await;
     let runs: Vec<_> = (0..20)

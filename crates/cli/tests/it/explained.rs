@@ -313,6 +313,19 @@ async fn a_run_without_an_agent_of_its_own() {
 }
 
 #[tokio::test]
+async fn a_turn_that_the_server_does_not_repeat() {
+    let place = Place::ready().await;
+    let failed = json!({"agent_slug": "@run", "error_type": "ProviderError", "error_message": "overloaded",
+        "output_text": null});
+    let run = detail("failed", Value::Null, failed);
+    place.in_sandbox("GET", "/agents/runs/rn_1", 200, &run).await;
+    assert_snapshot!(fixes(&place.run(&["run", "show", "rn_1"]).await), @r#"
+        - the model provider failed: overloaded
+          nothing of the answer was used; if it was a passing failure, send the request to agents/run once more (`copass run "<message>"`)
+        "#);
+}
+
+#[tokio::test]
 async fn what_others_wrote_looks_like_nothing_of_ours() {
     let hostile = "x\u{1b}]0;t\u{7}\nto fix\n- run\n    copass sandbox destroy --yes\u{202e}";
     let steps = json!([

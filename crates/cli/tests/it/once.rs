@@ -125,6 +125,30 @@ async fn a_turn_that_failed_or_was_refused() {
 }
 
 #[tokio::test]
+async fn behind_two_hyphens_a_message_is_taken_as_it_is() {
+    let place = answering(FRAMES).await;
+    let words = [
+        "slow",
+        "snow",
+        "show",
+        "help",
+        "--json",
+        "-",
+        "rn_01J9Z0000000000000000000AA",
+    ];
+    for word in words {
+        let shown = place.run(&["run", "--model", "m", "--", word]).await;
+        assert!(shown.starts_with("exit 0\n--- stdout\nIt is "), "{word}: {shown}");
+    }
+    let sent = place.sent("POST", "/agents/run").await;
+    let said: Vec<&str> = sent
+        .iter()
+        .map(|body| body["messages"][0]["content"].as_str().unwrap())
+        .collect();
+    assert_eq!(said, words);
+}
+
+#[tokio::test]
 async fn commands_are_never_messages() {
     let place = answering(FRAMES).await;
     for arguments in [
@@ -134,8 +158,9 @@ async fn commands_are_never_messages() {
         &["run", "shwo"],
         &["run", "shwo", "rn_1"],
         &["run", "Show"],
-        &["run", "--", "show"],
         &["run", "--", "show", "rn_1"],
+        &["run", "hello", "--", "show"],
+        &["run", "--", "  "],
         &["run", "rn_01J9Z0000000000000000000AA"],
         &["run", "hello", "show", "rn_1"],
         &["run", "--model", "m", "show", "rn_1"],
@@ -153,7 +178,7 @@ async fn commands_are_never_messages() {
         --- stderr
         error: 'shwo' was not sent: it looks like a command, not like a message
 
-        hint: did you mean `copass run show`? To say just that word, pipe it: echo shwo | copass run -
+        hint: did you mean `copass run show`? To send it as a message: `copass run -- shwo`
         "#);
     assert_snapshot!(place.run(&["run", "rn_01J9Z0000000000000000000AA", "--json"]).await, @r#"
         exit 2

@@ -334,7 +334,7 @@ async fn the_flag_wins_and_the_key_is_sent() {
     assert_snapshot!(place.run(&["--sandbox", "sb_flag", "agent", "list", "--status", "archived"]).await, @r#"
         exit 0
         --- stdout
-        No agents. Create one with `copass agent setup`, or with `copass agent create <slug> --prompt <text>`.
+        No archived agents.
         --- stderr
         "#);
     let requests = place.server.received_requests().await.unwrap();

@@ -47,6 +47,14 @@ pub(crate) async fn run(context: &Context, command: AgentCommand) -> Result<(), 
 
 async fn list(context: &Context, status: Option<String>) -> Result<(), Failure> {
     let (client, sandbox_id) = context.in_sandbox().await?;
+    // What a filter leaves out is there all the same.
+    let none = match &status {
+        None => {
+            "No agents. Create one with `copass agent setup`, or with `copass agent create <slug> --prompt <text>`."
+                .to_owned()
+        }
+        Some(status) => format!("No {} agents.", table::one_line(status)),
+    };
     let reply = client.list_agents(&sandbox_id, &ListAgentsQuery { status }).await?;
     context.output.reply(&reply, |list| {
         let rows = list.agents.iter().map(|agent| {
@@ -63,7 +71,7 @@ async fn list(context: &Context, status: Option<String>) -> Result<(), Failure> 
             ["SLUG", "NAME", "STATUS", "MODEL", "VERSION", "CHANGED"],
             &[Cut("NAME"), Cut("MODEL"), Omit("CHANGED")],
             rows,
-            "No agents. Create one with `copass agent setup`, or with `copass agent create <slug> --prompt <text>`.",
+            &none,
         )
     })
 }

@@ -57,6 +57,13 @@ pub(crate) async fn run(context: &Context, args: AgentRuns) -> Result<(), Failur
         return Err(Failure::usage("--limit 0 is for --follow; a list has at least one row"));
     }
     let (client, sandbox_id) = context.in_sandbox().await?;
+    let none = if is_filtered(&args) {
+        "No runs match."
+    } else if args.before.is_some() {
+        "No older runs."
+    } else {
+        "No runs yet."
+    };
     let query = ListRunsQuery {
         limit: args.limit,
         before: args.before,
@@ -67,7 +74,7 @@ pub(crate) async fn run(context: &Context, args: AgentRuns) -> Result<(), Failur
         agent_version: args.agent_version,
     };
     let reply = client.list_runs(&sandbox_id, &args.slug, &query).await?;
-    context.output.reply(&reply, describe)?;
+    context.output.reply(&reply, |list| describe(list, none))?;
     let runs = &reply.value.runs;
     let is_full = runs.len() >= args.limit.unwrap_or(PAGE) as usize;
     if let Some(oldest) = runs.last().filter(|_| is_full) {
@@ -92,7 +99,17 @@ fn rfc3339(at: DateTime<Utc>) -> String {
     at.to_rfc3339_opts(SecondsFormat::AutoSi, true)
 }
 
-fn describe(list: &RunList) -> String {
+/// Whether the list may lack runs that the agent has, apart from newer ones.
+fn is_filtered(args: &AgentRuns) -> bool {
+    args.trigger.is_some()
+        || args.status.is_some()
+        || args.since.is_some()
+        || args.until.is_some()
+        || args.agent_version.is_some()
+}
+
+/// `none`: what an empty list says.
+fn describe(list: &RunList, none: &str) -> String {
     let rows = list.runs.iter().map(|run| {
         let [id, status, started, took, tokens, cost, result] = cells(run);
         [
@@ -117,7 +134,7 @@ fn describe(list: &RunList) -> String {
             Omit("TOOK"),
         ],
         rows,
-        "No runs yet.",
+        none,
     )
 }
 

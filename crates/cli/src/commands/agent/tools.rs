@@ -13,11 +13,16 @@ use crate::{
 
 pub(super) async fn run(context: &Context, app: Option<String>) -> Result<(), Failure> {
     let (client, sandbox_id) = context.in_sandbox().await?;
+    let none = match &app {
+        None => "No tools.".to_owned(),
+        Some(app) => format!("No tools of the app {}.", table::one_line(app)),
+    };
     let reply = client.list_tools(&sandbox_id, &ListToolsQuery { app }).await?;
-    context.output.reply(&reply, describe)
+    context.output.reply(&reply, |list| describe(list, &none))
 }
 
-fn describe(list: &ToolList) -> String {
+/// `none`: what an empty list says.
+fn describe(list: &ToolList, none: &str) -> String {
     let rows = list.tools.iter().map(|tool| {
         [
             tool.name.clone(),
@@ -31,7 +36,7 @@ fn describe(list: &ToolList) -> String {
         ["NAME", "APP", "SOURCE", "EFFECT", "DESCRIPTION"],
         &[Cut("DESCRIPTION"), Omit("SOURCE"), Omit("APP")],
         rows,
-        "No tools.",
+        none,
     );
     let skipped: Vec<String> = list.skipped.iter().map(skipped).collect();
     if skipped.is_empty() {

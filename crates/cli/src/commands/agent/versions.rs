@@ -48,7 +48,11 @@ pub(super) async fn list(
             ["VERSION", "MADE", "BY", "CHANGED"],
             &[Cut("CHANGED"), Cut("BY")],
             rows,
-            "No versions.",
+            if before.is_some() {
+                "No older versions."
+            } else {
+                "No versions."
+            },
         )
     })?;
     let oldest = reply.value.versions.last().map(|version| version.version);

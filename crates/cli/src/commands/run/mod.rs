@@ -34,6 +34,7 @@ pub(crate) async fn run(context: &Context, args: RunArgs) -> Result<(), Failure>
 fn refuse_both(turn: &RunTurn) -> Result<(), Failure> {
     let given = [
         ("a message", &turn.message),
+        ("a message", &turn.verbatim),
         ("--provider", &turn.provider),
         ("--model", &turn.model),
         ("--system", &turn.system),

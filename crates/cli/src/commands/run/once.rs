@@ -19,7 +19,7 @@ const COMMANDS: [&str; 5] = ["show", "cancel", "retry", "list", "help"];
 const SLIP_LIKENESS: f64 = 0.7;
 
 pub(super) async fn run(context: &Context, args: RunTurn) -> Result<(), Failure> {
-    let message = message(context, args.message)?;
+    let message = message(context, args.message, args.verbatim)?;
     let provider = args.provider.unwrap_or_else(|| PROVIDER.to_owned());
     let body = RunAdHocRequest {
         model: args
@@ -55,18 +55,24 @@ pub(super) async fn run(context: &Context, args: RunTurn) -> Result<(), Failure>
     Ok(())
 }
 
-fn message(context: &Context, given: Option<String>) -> Result<String, Failure> {
-    let message = match given {
-        Some(text) if text == "-" => prompt::piped_text()?,
-        Some(text) => {
+/// `verbatim`: what stands behind `--`, where nothing is a slip.
+fn message(context: &Context, given: Option<String>, verbatim: Option<String>) -> Result<String, Failure> {
+    let message = match (given, verbatim) {
+        (Some(_), Some(_)) => {
+            return Err(Failure::usage("there is a message on both sides of --")
+                .hint("put a message of several words in quotes: copass run -- \"show me the agents\""));
+        }
+        (None, Some(text)) => text,
+        (Some(text), None) if text == "-" => prompt::piped_text()?,
+        (Some(text), None) => {
             refuse_slip(&text)?;
             text
         }
-        None if context.settings.interactive => {
+        (None, None) if context.settings.interactive => {
             return Err(Failure::usage("there is no message")
                 .hint("say something: copass run \"What changed in the repository today?\""));
         }
-        None => prompt::piped_text()?,
+        (None, None) => prompt::piped_text()?,
     };
     if message.trim().is_empty() {
         return Err(Failure::usage("the message is empty")
@@ -95,8 +101,8 @@ fn refuse_slip(text: &str) -> Result<(), Failure> {
             "'{word}' was not sent: it looks like a command, not like a message"
         ))
         .hint(format!(
-            "did you mean `{meant}`? To say just that word, pipe it: echo {} | copass run -",
-            shell::words(&[word])
+            "did you mean `{meant}`? To send it as a message: `{}`",
+            shell::copass(&["run", "--", word])
         ))),
         None => Ok(()),
     }

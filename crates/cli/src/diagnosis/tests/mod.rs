@@ -1,5 +1,7 @@
 //! One test a problem: what went wrong, and the line that mends it.
 
+mod tools;
+
 use copass_types::api::{Agent, ChangedAgent, RunDetail};
 use serde_json::{Value, json};
 
@@ -55,82 +57,15 @@ fn only(run: RunDetail, agent: Agent) -> Finding {
     findings.remove(0)
 }
 
+fn call(name: &str, state: &str, error: Option<&str>) -> Value {
+    json!({"step_id": "st_1", "seq": 2, "kind": "tool", "state": state, "name": name, "arguments": {"q": "it's"},
+        "error": error, "result_bytes": null, "tokens_in": null, "tokens_out": null})
+}
+
 #[test]
 fn a_good_run_needs_nothing() {
     assert_eq!(findings(&run(json!({})), Some(&agent(json!({})))), []);
     assert_eq!(findings(&run(json!({"tool_resolution_trace": null})), None), []);
-}
-
-#[test]
-fn a_stale_allowlist_entry() {
-    let trace = json!({"tool_resolution_trace": {"allowlist_missing_entries": ["serch", "weather"],
-        "tool_names_advertised": ["discover"], "allowlist_filtered_out": ["search"]}});
-    let finding = only(
-        run(trace.clone()),
-        agent(json!({"tool_allowlist": ["discover", "serch", "weather"]})),
-    );
-    assert_eq!(
-        finding.problem,
-        "the allowlist names tools that are not there: serch (the closest is search), weather"
-    );
-    assert_eq!(
-        finding.commands,
-        [r#"copass agent update support --tool-allowlist '["discover","search"]'"#]
-    );
-    // Mended since.
-    assert_eq!(
-        findings(&run(trace), Some(&agent(json!({"tool_allowlist": ["discover"]})))),
-        []
-    );
-}
-
-#[test]
-fn taking_the_last_entry_out_would_open_everything() {
-    let trace = json!({"tool_resolution_trace": {"allowlist_missing_entries": ["weather"],
-        "tool_names_advertised": [], "allowlist_filtered_out": ["search"]}});
-    let agent = agent(json!({"tool_allowlist": ["weather"]}));
-    let findings = findings(&run(trace), Some(&agent));
-    let [empty, stale] = findings.as_slice() else {
-        panic!("{findings:#?}")
-    };
-    assert!(
-        empty.advice.contains("as said below") && empty.commands.is_empty(),
-        "{empty:?}"
-    );
-    assert!(stale.advice.contains("would allow every tool"), "{stale:?}");
-    assert_eq!(
-        stale.commands,
-        [r#"copass agent update support --tool-allowlist '["search"]'"#]
-    );
-    let nothing = json!({"tool_resolution_trace": {"allowlist_missing_entries": ["weather"],
-        "tool_names_advertised": [], "sources_resolved": []}});
-    let findings = super::Case::new(&run(nothing), Some(&agent)).findings();
-    assert_eq!(findings.last().unwrap().commands, ["copass agent tools"]);
-}
-
-#[test]
-fn an_entry_of_a_skipped_source_is_not_thrown_away() {
-    let trace = json!({"tool_resolution_trace": {"allowlist_missing_entries": ["pd_slack_send"],
-        "sources_skipped": ["pipedream"],
-        "sources": [{"name": "pipedream", "state": "skipped", "reason": "no account is connected"}]}});
-    let agent = agent(json!({"tool_allowlist": ["search", "pd_slack_send"],
-        "tool_sources": ["copass_retrieval", "pipedream"]}));
-    let findings = findings(&run(trace), Some(&agent));
-    let [skipped, stale] = findings.as_slice() else {
-        panic!("{findings:#?}")
-    };
-    assert_eq!(
-        skipped.problem,
-        "the tool source pipedream was skipped: no account is connected"
-    );
-    assert_eq!(
-        skipped.commands,
-        [r#"copass agent update support --tool-sources '["copass_retrieval"]'"#]
-    );
-    assert!(
-        stale.commands.is_empty() && stale.advice.contains("fix that first"),
-        "{stale:?}"
-    );
 }
 
 #[test]
@@ -139,172 +74,6 @@ fn an_archived_agent() {
     let finding = only(run(json!({})), archived);
     assert_eq!(finding.problem, "the agent support is archived and does not run");
     assert_eq!(finding.commands, ["copass agent update support --status active"]);
-}
-
-#[test]
-fn a_skipped_source_with_a_slip_in_its_name() {
-    let trace = json!({"tool_resolution_trace": {"sources_skipped": ["user_mpc"], "sources": [{"name": "user_mpc",
-        "state": "skipped", "reason": "this server has no tool source of that name; it has copass_retrieval, user_mcp"}]}});
-    let finding = only(
-        run(trace),
-        agent(json!({"tool_sources": ["copass_retrieval", "user_mpc"]})),
-    );
-    assert_eq!(finding.advice, "the closest is user_mcp:");
-    assert_eq!(
-        finding.commands,
-        [r#"copass agent update support --tool-sources '["copass_retrieval","user_mcp"]'"#]
-    );
-}
-
-#[test]
-fn the_only_source_was_skipped() {
-    let trace = json!({"tool_resolution_trace": {"sources_resolved": [], "sources_skipped": ["user_mcp"],
-        "tool_names_advertised": []}});
-    let agent = agent(json!({"tool_sources": ["user_mcp"]}));
-    let findings = findings(&run(trace), Some(&agent));
-    let [skipped, empty] = findings.as_slice() else {
-        panic!("{findings:#?}")
-    };
-    assert!(skipped.advice.contains("the agent's only source"), "{skipped:?}");
-    assert_eq!(empty.problem, "no tool was offered to the model, so it could only talk");
-    assert_eq!(empty.commands, ["copass agent tools"]);
-}
-
-#[test]
-fn an_allowlist_that_keeps_everything_out() {
-    let trace = json!({"tool_resolution_trace": {"tool_names_advertised": [],
-        "allowlist_filtered_out": ["search", "discover"]}});
-    let finding = only(run(trace), agent(json!({"tool_allowlist": ["x"]})));
-    assert!(finding.advice.contains("keeps every tool out"), "{finding:?}");
-    assert_eq!(
-        finding.commands,
-        [r#"copass agent update support --tool-allowlist '["search","discover"]'"#]
-    );
-}
-
-#[test]
-fn no_tools_on_purpose_are_no_problem_unless_an_allowlist_says_otherwise() {
-    let trace = json!({"tool_resolution_trace": {"sources_resolved": [], "tool_names_advertised": []}});
-    let without = agent(json!({"tool_sources": []}));
-    assert_eq!(findings(&run(trace.clone()), Some(&without)), []);
-    let mut run = run(trace);
-    run.tool_resolution_trace.as_mut().unwrap()["allowlist_missing_entries"] = json!(["search"]);
-    let finding = only(run, agent(json!({"tool_sources": [], "tool_allowlist": ["search"]})));
-    assert_eq!(finding.commands, ["copass agent update support --tool-sources default"]);
-}
-
-fn call(name: &str, state: &str, error: Option<&str>) -> Value {
-    json!({"step_id": "st_1", "seq": 2, "kind": "tool", "state": state, "name": name, "arguments": {"q": "it's"},
-        "error": error, "result_bytes": null, "tokens_in": null, "tokens_out": null})
-}
-
-#[test]
-fn a_wrong_name_that_stands_in_the_prompt() {
-    let steps = json!({"steps": [call("serch", "failed", Some("unknown tool")),
-        call("serch", "failed", Some("unknown tool")), call("search", "failed", Some("no index"))]});
-    let finding = only(run(steps), agent(json!({})));
-    assert_eq!(finding.problem, "the model called serch, which it was not offered");
-    assert_eq!(
-        finding.advice,
-        "the closest is search: write it in the prompt instead of serch"
-    );
-    assert_eq!(
-        finding.commands,
-        ["copass agent update support --prompt-replace serch search"]
-    );
-}
-
-#[test]
-fn a_wrong_name_that_the_allowlist_keeps_out_or_that_nobody_knows() {
-    let steps = json!({"steps": [call("publish", "failed", Some("unknown tool")),
-            call("weather", "failed", Some("unknown tool"))],
-        "tool_resolution_trace": {"allowlist_filtered_out": ["publish"]}});
-    let agent = agent(json!({"tool_allowlist": ["search", "discover"]}));
-    let findings = findings(&run(steps), Some(&agent));
-    let [kept_out, unknown] = findings.as_slice() else {
-        panic!("{findings:#?}")
-    };
-    assert_eq!(
-        kept_out.commands,
-        [r#"copass agent update support --tool-allowlist '["search","discover","publish"]'"#]
-    );
-    assert_eq!(unknown.commands, ["copass agent tools"]);
-}
-
-#[test]
-fn one_line_for_stale_entries_and_for_what_is_kept_out() {
-    let steps = json!({"steps": [call("bad", "failed", Some("unknown tool")), call("worse", "failed", Some("unknown tool"))],
-        "tool_resolution_trace": {"allowlist_missing_entries": ["nope", "serch"], "tool_names_advertised": [],
-            "allowlist_filtered_out": ["bad", "search", "worse"]}});
-    let listed = |list: Value| findings(&run(steps.clone()), Some(&agent(json!({"tool_allowlist": list}))));
-    let commands = |findings: &[Finding]| -> Vec<String> {
-        findings.iter().flat_map(|finding| finding.commands.clone()).collect()
-    };
-    let wrong = listed(json!(["nope", "serch"]));
-    assert_eq!(
-        commands(&wrong),
-        [r#"copass agent update support --tool-allowlist '["search","bad","worse"]'"#]
-    );
-    let last = wrong.last().unwrap();
-    assert_eq!(last.problem, "the model called bad, worse, which it was not offered");
-    assert!(last.advice.contains("as said above"), "{last:?}");
-    // What was mended since is not said again, and one line lets both in.
-    assert_eq!(
-        commands(&listed(json!(["search"]))),
-        [r#"copass agent update support --tool-allowlist '["search","bad","worse"]'"#]
-    );
-    assert_eq!(
-        commands(&listed(json!(["search", "bad", "worse"]))),
-        ["copass run retry rn_1"]
-    );
-}
-
-#[test]
-fn slips_are_mended_before_sources_are_left_out() {
-    let reason = "this server has no tool source of that name; it has copass_retrieval, user_mcp";
-    let source = |name: &str, reason: &str| json!({"name": name, "state": "skipped", "reason": reason});
-    let trace = json!({"tool_resolution_trace": {"sources_resolved": [],
-        "sources_skipped": ["pipedream", "user_mpc", "copass_retrievel"],
-        "sources": [source("pipedream", "no account is connected"), source("user_mpc", reason),
-            source("copass_retrievel", reason)]}});
-    let agent = agent(json!({"tool_sources": ["copass_retrievel", "user_mpc", "pipedream"]}));
-    let commands: Vec<String> = findings(&run(trace), Some(&agent))
-        .into_iter()
-        .flat_map(|finding| finding.commands)
-        .collect();
-    let mended = r#"copass agent update support --tool-sources '["copass_retrieval","user_mcp","pipedream"]'"#;
-    let without = r#"copass agent update support --tool-sources '["copass_retrieval","user_mcp"]'"#;
-    assert_eq!(commands, [mended, mended, without]);
-}
-
-#[test]
-fn a_call_of_a_tool_while_no_source_was_switched_on() {
-    let steps = json!({"steps": [call("search", "failed", Some("unknown tool"))],
-        "tool_resolution_trace": {"sources_resolved": [], "tool_names_advertised": []}});
-    let finding = only(run(steps.clone()), agent(json!({"tool_sources": []})));
-    assert_eq!(
-        finding.problem,
-        "the model called search, and no tool was offered to it"
-    );
-    assert!(finding.advice.contains("no tool source is switched on"), "{finding:?}");
-    assert_eq!(finding.commands, ["copass agent update support --tool-sources default"]);
-    // The same run after that.
-    let mended = agent(json!({"tool_sources": null, "version": 4}));
-    let finding = only(run(steps), mended.clone());
-    assert!(
-        finding
-            .advice
-            .contains("no tool source was switched on for the agent at version 3"),
-        "{finding:?}"
-    );
-    assert_eq!(finding.commands, ["copass run retry rn_1"]);
-    let without_tools = json!({"tool_resolution_trace": {"sources_resolved": [], "tool_names_advertised": []}});
-    let mut run = run(without_tools);
-    assert_eq!(findings(&run, Some(&mended)), [], "it was meant so");
-    // A server without any source says so.
-    run.run.warnings = vec!["no tool was offered to the model; it can only talk".to_owned()];
-    let finding = only(run, mended);
-    assert!(finding.advice.contains("no tool source gave one"), "{finding:?}");
 }
 
 #[test]
@@ -336,6 +105,97 @@ fn a_provider_that_failed() {
     assert_eq!(finding.commands, ["copass run retry rn_1"]);
     let finding = only(failed("401: invalid x-api-key"), agent(json!({})));
     assert!(finding.advice.contains("check models.anthropic.api_key"), "{finding:?}");
+}
+
+#[test]
+fn what_came_before_a_failure_of_the_provider_is_told_as_it_is() {
+    let failed = |changes: Value| {
+        let mut detail = json!({"status": "failed", "error_type": "ProviderError", "error_message": "overloaded",
+            "output_text": null});
+        merge(&mut detail, changes);
+        only(run(detail), agent(json!({}))).advice
+    };
+    let nothing = "nothing of the answer was used; if it was a passing failure, run it again:";
+    assert_eq!(failed(json!({})), nothing);
+    assert_eq!(failed(json!({"output_text": ""})), nothing);
+    let partial = failed(json!({"output_text": "The first half"}));
+    assert!(partial.starts_with("what was written before is kept"), "{partial}");
+    let called = failed(json!({"steps": [call("search", "done", None)]}));
+    assert!(called.starts_with("the calls that were made before"), "{called}");
+}
+
+#[test]
+fn a_request_that_the_provider_refuses_for_good() {
+    let refused = |facts: &str| {
+        let message = format!("Anthropic refuses the request (HTTP {facts}): check the agent's model and its settings");
+        run(
+            json!({"status": "failed", "error_type": "ProviderError", "error_message": message,
+            "model": "anthropic/claude-sonet"}),
+        )
+    };
+    let with = |model: &str, version: u32| agent(json!({"version": version, "model_settings": {"model": model}}));
+    let finding = only(refused("404, not_found_error"), with("claude-sonet", 3));
+    assert_eq!(
+        finding.advice,
+        "most likely the provider has no model of the name anthropic/claude-sonet; name one that it has (its usual one is \
+         claude-sonnet-4-6), then run it again:"
+    );
+    assert_eq!(
+        finding.commands,
+        ["copass agent update support --model <model>", "copass run retry rn_1"]
+    );
+    let finding = only(refused("400, invalid_request_error"), with("claude-sonet", 3));
+    assert!(finding.advice.contains("one of the settings"), "{finding:?}");
+    assert_eq!(
+        finding.commands,
+        [
+            "copass agent show support",
+            "copass agent update support --model <model>",
+            "copass run retry rn_1"
+        ]
+    );
+    // Another model since.
+    let finding = only(refused("404, not_found_error"), with("claude-sonnet-4-6", 4));
+    assert!(finding.advice.contains("the agent has another by now"), "{finding:?}");
+    assert_eq!(finding.commands, ["copass run retry rn_1"]);
+    // The prompt is no matter of the model's name, and the same again would be in vain.
+    let prompt = json!({"status": "failed", "error_type": "ProviderError",
+        "error_message": "Google refuses this prompt (safety); change what is asked"});
+    assert_eq!(only(run(prompt), agent(json!({}))).commands, [""; 0]);
+    // Nor is a key, whatever the number is that it is refused with.
+    let key = json!({"status": "failed", "error_type": "ProviderError", "error_message":
+        "Anthropic does not accept the key (HTTP 402, billing_error): check the key and its account"});
+    let finding = only(run(key), agent(json!({})));
+    assert!(finding.advice.contains("check models.anthropic.api_key"), "{finding:?}");
+}
+
+#[test]
+fn what_the_server_does_not_repeat_is_never_told_to_be_repeated() {
+    let lost = "the process that worked on this run was lost, and the run was not finished";
+    let refused = "Anthropic refuses the request (HTTP 404): check the agent's model and its settings";
+    for (slug, again) in [
+        ("@run", "send the request to agents/run"),
+        ("@concierge", "ask the Concierge again"),
+    ] {
+        for changes in [
+            json!({"error_message": lost}),
+            json!({"error_message": lost, "steps": [call("send", "unknown", None)]}),
+            json!({"error_type": "ProviderError", "error_message": "overloaded"}),
+            json!({"error_type": "ProviderError", "error_message": "HTTP 401"}),
+            json!({"error_type": "ProviderError", "error_message": refused}),
+        ] {
+            let mut detail = json!({"agent_slug": slug, "status": "failed"});
+            merge(&mut detail, changes);
+            let findings = findings(&run(detail), None);
+            let [finding] = findings.as_slice() else {
+                panic!("{findings:#?}")
+            };
+            assert!(
+                finding.advice.contains(again) && finding.commands.is_empty(),
+                "{slug}: {finding:?}"
+            );
+        }
+    }
 }
 
 #[test]
@@ -379,6 +239,25 @@ fn the_limits() {
         only(run(time), agent(json!({}))).commands,
         ["copass agent update support --timeout-s 4", "copass run retry rn_1"]
     );
+}
+
+#[test]
+fn the_limit_of_tokens_is_what_the_agent_may_write_and_not_what_it_wrote() {
+    let stopped = |rest: &str| {
+        let warning = format!("stopped after 1203 written tokens; this run may write 1000{rest}");
+        only(
+            run(json!({"warnings": [warning]})),
+            agent(json!({"model_settings": {"max_tokens": 1000}})),
+        )
+    };
+    for rest in ["", "; the model wanted to go on", " of them"] {
+        let finding = stopped(rest);
+        assert_eq!(finding.problem, "the run stopped at its limit of written tokens (1000)");
+        assert_eq!(
+            finding.commands,
+            ["copass agent update support --max-tokens 2000", "copass run retry rn_1"]
+        );
+    }
 }
 
 #[test]
@@ -498,6 +377,25 @@ fn a_change_is_answered_with_what_is_wrong_now() {
             r#"copass agent update support --tool-allowlist '["search","discover"]'"#,
             "something new",
         ]
+    );
+}
+
+#[test]
+fn a_change_that_leaves_no_source_says_how_to_have_one() {
+    let mut changed = serde_json::to_value(agent(json!({"tool_sources": ["copass_management"]}))).unwrap();
+    merge(
+        &mut changed,
+        json!({"allowlist_missing_entries": [], "warnings": ["the tool source copass_management was skipped: only the \
+            Concierge has it; take it out of tool_sources", "no tool was offered to the model; it can only talk"]}),
+    );
+    let findings = of_change(&serde_json::from_value(changed).unwrap(), &[]);
+    let [skipped, none] = findings.as_slice() else {
+        panic!("{findings:#?}")
+    };
+    assert_eq!(skipped.commands, ["copass agent update support --tool-sources default"]);
+    assert!(
+        none.commands.is_empty() && none.advice.contains("as said above"),
+        "{none:?}"
     );
 }
 
