@@ -11,6 +11,7 @@ use copass_store::{
     outbox::Outbox,
 };
 use copass_types::{AccessClass, AgentId, Principal, SandboxAccess, SandboxId, UserId};
+use futures::future::join_all;
 use serde_json::json;
 
 use super::{
@@ -25,7 +26,7 @@ const CREATE_ACTION: &str = "agent.create";
 
 /// Agents on a page of their list: with the longest prompts, allowlists and descriptions that an agent may have, all of
 /// them fit into one message.
-const PAGE: usize = 20;
+const PAGE: usize = 10;
 
 /// An `Idempotency-Key` with the content it stands for.
 #[derive(Debug, Clone)]
@@ -139,8 +140,8 @@ impl Agents {
         sandbox_id: &SandboxId,
         status: Option<&str>,
         before: Option<&AgentId>,
-    ) -> Result<(Vec<Agent>, Option<AgentId>)> {
-        context.principal.require_whole(sandbox_id, AccessClass::Read)?;
+    ) -> Result<(Vec<(Agent, Notes)>, Option<AgentId>)> {
+        let access = context.principal.require_whole(sandbox_id, AccessClass::Read)?;
         let status = status
             .map(|text| {
                 AgentStatus::from_text(text)
@@ -155,13 +156,29 @@ impl Agents {
         } else {
             None
         };
-        Ok((agents, next))
+        drop(conn);
+        let seeker = seeker(context, access);
+        let notes = join_all(agents.iter().map(|agent| self.notes(&seeker, agent))).await;
+        Ok((agents.into_iter().zip(notes).collect(), next))
     }
 
     /// One of people's agents; the system's are nobody's to look at.
     pub(crate) async fn get(&self, context: &CallContext, sandbox_id: &SandboxId, slug: &str) -> Result<Agent> {
         context.principal.require_whole(sandbox_id, AccessClass::Read)?;
         self.present(sandbox_id, slug).await
+    }
+
+    /// As [`Self::get`], with what there is to say about it.
+    pub(crate) async fn get_noted(
+        &self,
+        context: &CallContext,
+        sandbox_id: &SandboxId,
+        slug: &str,
+    ) -> Result<(Agent, Notes)> {
+        let access = context.principal.require_whole(sandbox_id, AccessClass::Read)?;
+        let agent = self.present(sandbox_id, slug).await?;
+        let notes = self.notes(&seeker(context, access), &agent).await;
+        Ok((agent, notes))
     }
 
     /// As [`Self::get`], for callers whose rights were checked.

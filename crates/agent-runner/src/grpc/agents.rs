@@ -88,7 +88,7 @@ impl AgentService for AgentsFace {
             .list(&context, &sandbox_id, message.status.as_deref(), before.as_ref())
             .await?;
         Ok(Response::new(proto::ListAgentsResponse {
-            agents: agents.into_iter().map(agent_message).collect(),
+            agents: agents.into_iter().map(|(agent, notes)| noted(agent, notes)).collect(),
             next_before: next.map(|id| id.to_string()),
         }))
     }
@@ -97,8 +97,8 @@ impl AgentService for AgentsFace {
         let context = CallContext::of(&request)?;
         let message = request.into_inner();
         let sandbox_id = convert::id(&message.sandbox_id, "sandbox")?;
-        let agent = self.0.get(&context, &sandbox_id, &message.slug).await?;
-        Ok(Response::new(agent_message(agent)))
+        let (agent, notes) = self.0.get_noted(&context, &sandbox_id, &message.slug).await?;
+        Ok(Response::new(noted(agent, notes)))
     }
 
     async fn update_agent(
@@ -336,6 +336,14 @@ fn agent_message(agent: Agent) -> proto::Agent {
         updated_at: Some(convert::timestamp(agent.updated_at)),
         warnings: Vec::new(),
         allowlist_missing_entries: Vec::new(),
+    }
+}
+
+fn noted(agent: Agent, notes: Notes) -> proto::Agent {
+    proto::Agent {
+        warnings: notes.warnings,
+        allowlist_missing_entries: notes.missing_entries,
+        ..agent_message(agent)
     }
 }
 

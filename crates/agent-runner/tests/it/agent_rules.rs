@@ -284,7 +284,7 @@ async fn what_is_accepted(database: TestDatabase) {
             (settings.temperature, settings.max_turns),
             (given.temperature, given.max_turns)
         );
-        assert_eq!(get(&fixture, &owner, slug).await.unwrap(), plain(&made));
+        assert_eq!(get(&fixture, &owner, slug).await.unwrap(), made);
     }
     let mut largest = request(&fixture, &"a".repeat(64));
     largest.system_prompt = "x".repeat(200_000);

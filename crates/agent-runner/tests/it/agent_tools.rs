@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use copass_agent_runner::tool_sources::{Built, Call, Seeker, Skipped, ToolAnswer, ToolCaller, ToolDraft, ToolSource};
 use copass_errors::{Error, ErrorCode};
-use copass_proto::agent::{Allowlist, ListToolsRequest, ListToolsResponse};
+use copass_proto::agent::{Allowlist, ListAgentsRequest, ListToolsRequest, ListToolsResponse};
 use copass_runtime::CallContext;
 use copass_test_support::{TestDatabase, Wiring, on_both_databases};
 use serde_json::json;
@@ -179,7 +179,7 @@ async fn a_change_tells_what_the_allowlist_misses(database: TestDatabase) {
             .any(|warning| warning.contains(&format!("allowlist entry {entry}")));
         assert!(told, "{:?}", changed.warnings);
     }
-    // Whatever is changed, and also when nothing is; a reading has none of it.
+    // Whatever is changed, and also when nothing is; and whenever it is read.
     let mut named = patch(&fixture);
     named.name = Some("Helper".to_owned());
     for change in [named.clone(), named] {
@@ -187,7 +187,16 @@ async fn a_change_tells_what_the_allowlist_misses(database: TestDatabase) {
         assert_eq!(changed.allowlist_missing_entries, ["gone", "slack_post"]);
     }
     let read = crate::agents::get(&fixture, &owner, "support").await.unwrap();
-    assert!(read.allowlist_missing_entries.is_empty() && read.warnings.is_empty());
+    assert_eq!(
+        (&read.allowlist_missing_entries, &read.warnings),
+        (&changed.allowlist_missing_entries, &changed.warnings)
+    );
+    let request = ListAgentsRequest {
+        sandbox_id: fixture.sandbox.id.to_string(),
+        ..ListAgentsRequest::default()
+    };
+    let list = fixture.agents().list_agents(owner.request(request)).await.unwrap();
+    assert_eq!(list.into_inner().agents, [read]);
     // The names are those of the agent's own sources.
     let elsewhere = update_sources(&fixture, &owner, Some(&["mine"])).await.unwrap();
     assert_eq!(elsewhere.allowlist_missing_entries, ["get_issue", "gone", "slack_post"]);

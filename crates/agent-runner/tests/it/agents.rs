@@ -63,7 +63,7 @@ async fn list(fixture: &Fixture, caller: &CallContext, status: Option<&str>) -> 
     Ok(listing::agents(&mut fixture.agents(), caller, sandbox_id, status.map(str::to_owned)).await?)
 }
 
-/// The agent without what only replies to changes say.
+/// The agent without what there is to say about it, as a version has it.
 pub(crate) fn plain(agent: &Agent) -> Agent {
     Agent {
         warnings: Vec::new(),
@@ -85,7 +85,7 @@ async fn an_agent_is_made_read_and_listed(database: TestDatabase, wiring: Wiring
         ("anthropic", "claude-sonnet-4-6")
     );
     assert!(made.tool_sources.is_none() && made.tool_allowlist.is_empty());
-    assert_eq!(get(&fixture, &owner, "support").await.unwrap(), plain(&made));
+    assert_eq!(get(&fixture, &owner, "support").await.unwrap(), made);
 
     create(&fixture, &owner, request(&fixture, "second")).await.unwrap();
     archive(&fixture, &owner, "second").await.unwrap();

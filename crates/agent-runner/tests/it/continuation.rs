@@ -193,7 +193,8 @@ async fn standing_in(database: TestDatabase, tool: &str, script: Value) -> (Fixt
     let worker = first(&Arc::new(database), &source).script(script).build().await;
     worker.make_agent().await;
     let run_id = worker.invoked("begin").await;
-    eventually(LIMIT, async || source.running() == 1).await;
+    // Calls of other tools may come before it.
+    eventually(LIMIT, async || source.count(tool) == 1 && source.running() == 1).await;
     source.answers(tool, json!({"found": 7}));
     (worker, source, run_id)
 }

@@ -185,7 +185,7 @@ async fn versions_are_listed_with_what_changed(database: TestDatabase, wiring: W
         (&now.agent_id, &now.slug, now.created_at)
     );
     assert_eq!(agent.updated_at, second.created_at);
-    assert_eq!(show(&fixture, &viewer, 4).await.unwrap().agent.unwrap(), now);
+    assert_eq!(show(&fixture, &viewer, 4).await.unwrap().agent.unwrap(), plain(&now));
 }
 
 async fn a_roll_back_is_a_new_version_with_an_old_content(database: TestDatabase, wiring: Wiring) {

@@ -12,7 +12,7 @@ mod nearest;
 mod tests;
 mod tools;
 
-use copass_types::api::{Agent, ChangedAgent, RunDetail, RunStep};
+use copass_types::api::{Agent, RunDetail, RunStep};
 
 use crate::{shell, table, trace::Trace};
 
@@ -175,14 +175,13 @@ impl<'a> Case<'a> {
     }
 }
 
-/// What is wrong with an agent after a change, by the answer to the change.
-pub(crate) fn of_change(changed: &ChangedAgent, there: &[&str]) -> Vec<Finding> {
-    let agent = &changed.agent;
+/// What is wrong with an agent as its server tells it.
+pub(crate) fn of_agent(agent: &Agent, there: &[&str]) -> Vec<Finding> {
     let mut findings = Vec::new();
     findings.extend(archived(agent));
     let mut skipped = Vec::new();
     let mut others = Vec::new();
-    for warning in &changed.warnings {
+    for warning in &agent.warnings {
         match skipped_source(warning) {
             Some((name, reason)) => skipped.push((name, Some(reason))),
             None => others.push(warning),
@@ -190,7 +189,7 @@ pub(crate) fn of_change(changed: &ChangedAgent, there: &[&str]) -> Vec<Finding> 
     }
     findings.extend(tools::skipped(&skipped, None, Some(agent)));
     let stale = tools::stale_allowlist(
-        &changed.allowlist_missing_entries,
+        &agent.allowlist_missing_entries,
         there,
         &[],
         !skipped.is_empty(),

@@ -106,10 +106,44 @@ async fn reserved_slugs_are_refused_before_anything_is_asked() {
 }
 
 #[tokio::test]
+async fn a_list_names_the_agents_with_warnings_and_one_tells_them() {
+    let place = Place::ready().await;
+    let noted = |slug: &str, status: &str| {
+        let mut row = agent(slug);
+        row["status"] = status.into();
+        row["warnings"] = json!(["something is wrong"]);
+        row
+    };
+    let rows = [
+        agent("fine"),
+        noted("gone", "archived"),
+        noted("triage", "active"),
+        noted("other", "active"),
+    ];
+    place
+        .in_sandbox("GET", "/agents", 200, &json!({"agents": rows, "count": 4}))
+        .await;
+    let shown = place.run(&["agent", "list"]).await;
+    let note = "--- stderr\nWith warnings: triage, other. `copass agent show triage` tells them, and what to do.\n";
+    assert!(shown.ends_with(note), "{shown}");
+    assert!(place.run(&["agent", "list", "--json"]).await.ends_with("--- stderr\n"));
+    place
+        .in_sandbox("GET", "/agents/triage", 200, &noted("triage", "active"))
+        .await;
+    let shown = place.run(&["agent", "show", "triage"]).await;
+    assert!(shown.ends_with("--- stderr\nwarning: something is wrong\n"), "{shown}");
+}
+
+#[tokio::test]
 async fn what_is_wrong_with_a_new_agent_is_said() {
     let place = Place::ready().await;
     let mut created = agent("support");
     created["tool_allowlist"] = json!(["nope", "serch"]);
+    created["warnings"] = json!([
+        "the allowlist entry nope matches no tool there is now",
+        "the allowlist entry serch matches no tool there is now"
+    ]);
+    created["allowlist_missing_entries"] = json!(["nope", "serch"]);
     place.in_sandbox("POST", "/agents", 201, &created).await;
     let tools = json!({"tools": [{"name": "search", "app_slug": "copass", "description": null}], "count": 1,
         "skipped": []});

@@ -1,7 +1,7 @@
 //! Agents, their versions, tools, keys and triggers (`rest.md` 12 to 14).
 
 use copass_types::api::{
-    Agent, AgentList, AgentVersion, AgentVersionDiff, AgentVersionList, ApiKey, ChangedAgent, CreateAgentKeyRequest,
+    Agent, AgentList, AgentVersion, AgentVersionDiff, AgentVersionList, ApiKey, CreateAgentKeyRequest,
     CreateAgentRequest, CreatedAgentKey, DiffAgentVersionsQuery, ListAgentKeysQuery, ListAgentVersionsQuery,
     ListAgentsQuery, ListToolsQuery, ListTriggersQuery, ModelSettingsInput, RollBackAgentRequest, ToolList,
     TriggerList, UpdateAgentRequest, UpdateToolSourcesRequest,
@@ -36,12 +36,7 @@ impl Client {
     }
 
     /// `PATCH …/agents/{slug}`: one new version when something changed.
-    pub async fn update_agent(
-        &self,
-        sandbox_id: &str,
-        slug: &str,
-        body: &UpdateAgentRequest,
-    ) -> Result<Reply<ChangedAgent>> {
+    pub async fn update_agent(&self, sandbox_id: &str, slug: &str, body: &UpdateAgentRequest) -> Result<Reply<Agent>> {
         let call = Call::sandboxes(self, Method::PATCH, &[sandbox_id, "agents", slug])?;
         self.send(call.json(body)?.creates()).await
     }
@@ -52,7 +47,7 @@ impl Client {
         sandbox_id: &str,
         slug: &str,
         body: &ModelSettingsInput,
-    ) -> Result<Reply<ChangedAgent>> {
+    ) -> Result<Reply<Agent>> {
         let call = Call::sandboxes(self, Method::PATCH, &[sandbox_id, "agents", slug, "model-settings"])?;
         self.send(call.json(body)?.creates()).await
     }
@@ -63,7 +58,7 @@ impl Client {
         sandbox_id: &str,
         slug: &str,
         tool_sources: Option<Vec<String>>,
-    ) -> Result<Reply<ChangedAgent>> {
+    ) -> Result<Reply<Agent>> {
         let call = Call::sandboxes(self, Method::PATCH, &[sandbox_id, "agents", slug, "tool-sources"])?;
         let body = UpdateToolSourcesRequest { tool_sources };
         self.send(call.json(&body)?.creates()).await
@@ -106,7 +101,7 @@ impl Client {
     }
 
     /// `POST …/agents/{slug}/rollback`: a new version with the content of an old one.
-    pub async fn roll_back_agent(&self, sandbox_id: &str, slug: &str, to_version: u32) -> Result<Reply<ChangedAgent>> {
+    pub async fn roll_back_agent(&self, sandbox_id: &str, slug: &str, to_version: u32) -> Result<Reply<Agent>> {
         let call = Call::sandboxes(self, Method::POST, &[sandbox_id, "agents", slug, "rollback"])?;
         let body = RollBackAgentRequest { to_version };
         self.send(call.json(&body)?.creates()).await

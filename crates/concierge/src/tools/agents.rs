@@ -14,7 +14,7 @@ pub(crate) struct CreateAgent;
 pub(crate) struct ListAgentTools;
 
 fn row(agent: &Agent) -> Value {
-    json!({
+    let mut row = json!({
         "agent_id": agent.agent_id,
         "slug": agent.slug,
         "name": agent.name,
@@ -23,7 +23,11 @@ fn row(agent: &Agent) -> Value {
         "version": agent.version,
         "created_at": instant(agent.created_at.as_ref()),
         "updated_at": instant(agent.updated_at.as_ref()),
-    })
+    });
+    if !agent.warnings.is_empty() {
+        row["warnings"] = json!(agent.warnings);
+    }
+    row
 }
 
 pub(super) fn model_settings(settings: Option<&ModelSettings>) -> Value {

@@ -65,6 +65,12 @@ async fn a_tool_call_is_made_for_its_run_and_its_person(database: TestDatabase, 
         (answer.error.as_deref(), result(&answer)["count"].as_u64()),
         (None, Some(2))
     );
+    let rows = &result(&answer)["agents"];
+    assert!(rows[0].get("warnings").is_none(), "{rows}");
+    assert_eq!(
+        rows[1]["warnings"][0],
+        "no tool was offered to the model; it can only talk"
+    );
     let (method, context) = stage.fakes.calls().remove(0);
     assert_eq!(
         (method, context.principal.user_id.unwrap().as_str()),

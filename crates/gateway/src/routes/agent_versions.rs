@@ -4,7 +4,7 @@ use axum::{Json, extract::State};
 use copass_errors::{Error, FieldProblem};
 use copass_proto::agent as proto;
 use copass_types::api::{
-    AgentVersion, AgentVersionDiff, AgentVersionList, ChangedAgent, DiffAgentVersionsQuery, ListAgentVersionsQuery,
+    Agent, AgentVersion, AgentVersionDiff, AgentVersionList, DiffAgentVersionsQuery, ListAgentVersionsQuery,
     RollBackAgentRequest,
 };
 
@@ -92,14 +92,14 @@ pub(super) async fn agent_version_diff(
 #[utoipa::path(post, path = "/storage/sandboxes/{sandbox_id}/agents/{slug}/rollback", tag = "agents",
     operation_id = "agent_roll_back", request_body = RollBackAgentRequest, security(("bearer" = [])),
     params(("sandbox_id" = String, Path), ("slug" = String, Path), ("Idempotency-Key" = Option<String>, Header)),
-    responses((status = 200, description = "The agent", body = ChangedAgent)))]
+    responses((status = 200, description = "The agent", body = Agent)))]
 pub(super) async fn agent_roll_back(
     State(app): State<App>,
     caller: SandboxCaller,
     params: PathParams,
     IdempotencyKey(idempotency_key): IdempotencyKey,
     JsonBody(body): JsonBody<RollBackAgentRequest>,
-) -> ApiResult<Json<ChangedAgent>> {
+) -> ApiResult<Json<Agent>> {
     let request = proto::RollBackAgentRequest {
         sandbox_id: caller.sandbox_id.to_string(),
         slug: params.slug()?,
@@ -107,5 +107,5 @@ pub(super) async fn agent_roll_back(
         idempotency_key,
     };
     let agent = app.agents().roll_back_agent(caller.context.request(request)).await?;
-    Ok(Json(views::agents::changed(agent.into_inner())?))
+    Ok(Json(views::agents::agent(agent.into_inner())?))
 }

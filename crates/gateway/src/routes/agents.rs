@@ -5,7 +5,7 @@ use copass_errors::{Error, FieldProblem};
 use copass_proto::agent as proto;
 use copass_runtime::listing;
 use copass_types::api::{
-    Agent, AgentList, ChangedAgent, CreateAgentRequest, ListAgentsQuery, ModelSettingsInput, UpdateAgentRequest,
+    Agent, AgentList, CreateAgentRequest, ListAgentsQuery, ModelSettingsInput, UpdateAgentRequest,
     UpdateToolSourcesRequest,
 };
 use http::StatusCode;
@@ -78,14 +78,14 @@ pub(super) async fn agent_get(
 #[utoipa::path(patch, path = "/storage/sandboxes/{sandbox_id}/agents/{slug}", tag = "agents",
     operation_id = "agent_update", request_body = UpdateAgentRequest, security(("bearer" = [])),
     params(("sandbox_id" = String, Path), ("slug" = String, Path), ("Idempotency-Key" = Option<String>, Header)),
-    responses((status = 200, description = "The agent", body = ChangedAgent)))]
+    responses((status = 200, description = "The agent", body = Agent)))]
 pub(super) async fn agent_update(
     State(app): State<App>,
     caller: SandboxCaller,
     params: PathParams,
     IdempotencyKey(idempotency_key): IdempotencyKey,
     JsonBody(body): JsonBody<UpdateAgentRequest>,
-) -> ApiResult<Json<ChangedAgent>> {
+) -> ApiResult<Json<Agent>> {
     let request = proto::UpdateAgentRequest {
         sandbox_id: caller.sandbox_id.to_string(),
         slug: params.slug()?,
@@ -99,7 +99,7 @@ pub(super) async fn agent_update(
         idempotency_key,
     };
     let agent = app.agents().update_agent(caller.context.request(request)).await?;
-    Ok(Json(views::agents::changed(agent.into_inner())?))
+    Ok(Json(views::agents::agent(agent.into_inner())?))
 }
 
 /// Archives the agent: it stays readable and does not run. A repeat answers alike.
@@ -123,14 +123,14 @@ pub(super) async fn agent_archive(
 #[utoipa::path(patch, path = "/storage/sandboxes/{sandbox_id}/agents/{slug}/model-settings", tag = "agents",
     operation_id = "agent_settings_update", request_body = ModelSettingsInput, security(("bearer" = [])),
     params(("sandbox_id" = String, Path), ("slug" = String, Path), ("Idempotency-Key" = Option<String>, Header)),
-    responses((status = 200, description = "The agent", body = ChangedAgent)))]
+    responses((status = 200, description = "The agent", body = Agent)))]
 pub(super) async fn agent_settings_update(
     State(app): State<App>,
     caller: SandboxCaller,
     params: PathParams,
     IdempotencyKey(idempotency_key): IdempotencyKey,
     JsonBody(body): JsonBody<ModelSettingsInput>,
-) -> ApiResult<Json<ChangedAgent>> {
+) -> ApiResult<Json<Agent>> {
     let slug = params.slug()?;
     if body == ModelSettingsInput::default() {
         let problem = FieldProblem {
@@ -158,21 +158,21 @@ pub(super) async fn agent_settings_update(
         .agents()
         .update_model_settings(caller.context.request(request))
         .await?;
-    Ok(Json(views::agents::changed(agent.into_inner())?))
+    Ok(Json(views::agents::agent(agent.into_inner())?))
 }
 
 /// Replaces the tool sources.
 #[utoipa::path(patch, path = "/storage/sandboxes/{sandbox_id}/agents/{slug}/tool-sources", tag = "agents",
     operation_id = "agent_sources_update", request_body = UpdateToolSourcesRequest, security(("bearer" = [])),
     params(("sandbox_id" = String, Path), ("slug" = String, Path), ("Idempotency-Key" = Option<String>, Header)),
-    responses((status = 200, description = "The agent", body = ChangedAgent)))]
+    responses((status = 200, description = "The agent", body = Agent)))]
 pub(super) async fn agent_sources_update(
     State(app): State<App>,
     caller: SandboxCaller,
     params: PathParams,
     IdempotencyKey(idempotency_key): IdempotencyKey,
     JsonBody(body): JsonBody<UpdateToolSourcesRequest>,
-) -> ApiResult<Json<ChangedAgent>> {
+) -> ApiResult<Json<Agent>> {
     let request = proto::UpdateToolSourcesRequest {
         sandbox_id: caller.sandbox_id.to_string(),
         slug: params.slug()?,
@@ -183,5 +183,5 @@ pub(super) async fn agent_sources_update(
         .agents()
         .update_tool_sources(caller.context.request(request))
         .await?;
-    Ok(Json(views::agents::changed(agent.into_inner())?))
+    Ok(Json(views::agents::agent(agent.into_inner())?))
 }

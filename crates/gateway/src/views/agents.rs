@@ -33,15 +33,8 @@ pub(crate) fn agent(agent: proto::Agent) -> Result<api::Agent> {
         version: agent.version,
         created_at: instant(agent.created_at),
         updated_at: instant(agent.updated_at),
-    })
-}
-
-/// The answer of a change.
-pub(crate) fn changed(mut agent: proto::Agent) -> Result<api::ChangedAgent> {
-    Ok(api::ChangedAgent {
-        warnings: std::mem::take(&mut agent.warnings),
-        allowlist_missing_entries: std::mem::take(&mut agent.allowlist_missing_entries),
-        agent: self::agent(agent)?,
+        warnings: agent.warnings,
+        allowlist_missing_entries: agent.allowlist_missing_entries,
     })
 }
 

@@ -63,7 +63,10 @@ async fn an_update_passes_on_what_is_given_and_tells_what_to_know() {
         "an empty change is no error"
     );
     let reads: Value = gateway.get(path).await.json().await.unwrap();
-    assert!(reads.get("warnings").is_none(), "only answers of changes carry them");
+    assert_eq!(reads["warnings"], json!(["an entry of the allowlist matches no tool"]));
+    assert_eq!(reads["allowlist_missing_entries"], json!(["pd_slack_gone"]));
+    let list: Value = gateway.get(&both_forms("")[0]).await.json().await.unwrap();
+    assert_eq!(list["agents"][0]["warnings"], reads["warnings"], "{list}");
 }
 
 #[tokio::test]

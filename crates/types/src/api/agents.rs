@@ -179,18 +179,11 @@ pub struct Agent {
     /// When it last changed.
     #[serde(with = "super::time::option", default)]
     pub updated_at: Option<DateTime<Utc>>,
-}
-
-/// 12.4, 12.6, 12.7 and a roll-back: the agent as it is now, and what the operator should know about the change.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
-pub struct ChangedAgent {
-    /// The agent.
-    #[serde(flatten)]
-    pub agent: Agent,
-    /// Sentences.
+    /// What its operator should know, as sentences: skipped tool sources, allowlist entries that match no tool, no tools.
+    /// A version, which is the agent as it was, has none.
     #[serde(default)]
     pub warnings: Vec<String>,
-    /// Entries of the allowlist that match no tool there is now.
+    /// Entries of the allowlist that match no tool there is now; none in a version.
     #[serde(default)]
     pub allowlist_missing_entries: Vec<String>,
 }

@@ -48,7 +48,7 @@ pub use agent_versions::{
     RollBackAgentRequest,
 };
 pub use agents::{
-    Agent, AgentList, AgentTool, ChangedAgent, CreateAgentRequest, ListAgentsQuery, ListToolsQuery, ModelSettings,
+    Agent, AgentList, AgentTool, CreateAgentRequest, ListAgentsQuery, ListToolsQuery, ModelSettings,
     ModelSettingsInput, SkippedSource, ToolList, UpdateAgentRequest, UpdateToolSourcesRequest,
 };
 pub use api_keys::{ApiKey, CreateApiKeyRequest, CreatedApiKey, ListApiKeysQuery, RevokedApiKey};

@@ -4,7 +4,7 @@
 //! it is read and checked before the first is sent; when a later one fails, what was changed before is said.
 
 use copass_client::{Client, Reply};
-use copass_types::api::{Agent, ChangedAgent, ListToolsQuery, ModelSettingsInput, UpdateAgentRequest};
+use copass_types::api::{Agent, ListToolsQuery, ModelSettingsInput, UpdateAgentRequest};
 
 use super::{
     make::{self, ToolSources},
@@ -89,8 +89,8 @@ impl Wanted {
     }
 
     /// Sends what is wanted; the last answer has it all.
-    async fn send(self, client: &Client, sandbox_id: &str, slug: &str) -> Result<Reply<ChangedAgent>, Failure> {
-        let mut last: Option<Reply<ChangedAgent>> = None;
+    async fn send(self, client: &Client, sandbox_id: &str, slug: &str) -> Result<Reply<Agent>, Failure> {
+        let mut last: Option<Reply<Agent>> = None;
         if let Some(body) = &self.fields {
             last = Some(client.update_agent(sandbox_id, slug, body).await?);
         }
@@ -107,12 +107,12 @@ impl Wanted {
 }
 
 /// A failure after a part of the update was made.
-fn half_done(error: copass_client::Error, done: Option<&Reply<ChangedAgent>>) -> Failure {
+fn half_done(error: copass_client::Error, done: Option<&Reply<Agent>>) -> Failure {
     let mut failure = Failure::from(error);
     if let Some(done) = done {
         failure.message = format!(
             "{} (what comes before it was changed: {} is at version {} now)",
-            failure.message, done.value.agent.slug, done.value.agent.version
+            failure.message, done.value.slug, done.value.version
         );
     }
     failure
@@ -135,27 +135,25 @@ async fn tell(
     client: &Client,
     sandbox_id: &str,
     before: Option<&Agent>,
-    reply: &Reply<ChangedAgent>,
+    reply: &Reply<Agent>,
 ) -> Result<(), Failure> {
-    context
-        .output
-        .reply(reply, |changed| describe(before, &changed.agent))?;
+    context.output.reply(reply, |changed| describe(before, changed))?;
     warn(context, client, sandbox_id, &reply.value).await;
     Ok(())
 }
 
-/// Says what is wrong with an agent after a change; programs read it in the answer.
-pub(super) async fn warn(context: &Context, client: &Client, sandbox_id: &str, changed: &ChangedAgent) {
+/// Says what is wrong with an agent; programs read it in the answer.
+pub(super) async fn warn(context: &Context, client: &Client, sandbox_id: &str, agent: &Agent) {
     if context.output.is_json() {
         return;
     }
-    for finding in findings(client, sandbox_id, changed).await {
+    for finding in findings(client, sandbox_id, agent).await {
         context.output.note(&finding.describe("warning: "));
     }
 }
 
-async fn findings(client: &Client, sandbox_id: &str, changed: &ChangedAgent) -> Vec<Finding> {
-    let tools = if changed.allowlist_missing_entries.is_empty() {
+async fn findings(client: &Client, sandbox_id: &str, agent: &Agent) -> Vec<Finding> {
+    let tools = if agent.allowlist_missing_entries.is_empty() {
         None
     } else {
         // Without it the closest name stays unknown, and the change is made all the same.
@@ -165,7 +163,7 @@ async fn findings(client: &Client, sandbox_id: &str, changed: &ChangedAgent) -> 
         .iter()
         .flat_map(|reply| reply.value.tools.iter().map(|tool| tool.name.as_str()))
         .collect();
-    diagnosis::of_change(changed, &there)
+    diagnosis::of_agent(agent, &there)
 }
 
 fn describe(before: Option<&Agent>, after: &Agent) -> String {

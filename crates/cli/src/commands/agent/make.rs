@@ -1,9 +1,7 @@
 //! `copass agent create`, and the readers of what it shares with `update` and `setup`.
 
-use std::collections::HashSet;
-
 use copass_client::{Client, Reply};
-use copass_types::api::{Agent, ChangedAgent, CreateAgentRequest, ListToolsQuery, ModelSettingsInput};
+use copass_types::api::{Agent, CreateAgentRequest, ModelSettingsInput};
 use serde_json::Value;
 
 use super::{change, model};
@@ -30,10 +28,10 @@ pub(super) async fn make(
     sandbox_id: &str,
     body: &CreateAgentRequest,
     tool_sources: Option<ToolSources>,
-) -> Result<Reply<ChangedAgent>, Failure> {
+) -> Result<Reply<Agent>, Failure> {
     let reply = client.create_agent(sandbox_id, body).await?;
     let Some(tool_sources) = tool_sources else {
-        return Ok(read(reply));
+        return Ok(reply);
     };
     let slug = &reply.value.slug;
     match client.update_tool_sources(sandbox_id, slug, tool_sources.clone()).await {
@@ -53,64 +51,23 @@ pub(super) async fn make(
     }
 }
 
-/// The answer with its warnings, where the server sends some.
-fn read(reply: Reply<Agent>) -> Reply<ChangedAgent> {
-    let value = serde_json::from_str(&reply.text).unwrap_or_else(|_| ChangedAgent {
-        agent: reply.value,
-        warnings: Vec::new(),
-        allowlist_missing_entries: Vec::new(),
-    });
-    Reply {
-        value,
-        text: reply.text,
-    }
-}
-
 /// Says what was created, what is wrong with it, and what to do next.
 pub(super) async fn tell(
     context: &Context,
     client: &Client,
     sandbox_id: &str,
-    reply: &Reply<ChangedAgent>,
+    reply: &Reply<Agent>,
 ) -> Result<(), Failure> {
-    context.output.reply(reply, |changed| {
-        let agent = &changed.agent;
+    context.output.reply(reply, |agent| {
         format!("Created agent {} ({}, {}).", agent.slug, agent.agent_id, model(agent))
     })?;
     if context.output.is_json() {
         return Ok(());
     }
-    let mut changed = reply.value.clone();
-    look_for_missing(client, sandbox_id, &mut changed).await;
-    change::warn(context, client, sandbox_id, &changed).await;
-    let test = shell::copass(&["agent", "test", &changed.agent.slug]);
+    change::warn(context, client, sandbox_id, &reply.value).await;
+    let test = shell::copass(&["agent", "test", &reply.value.slug]);
     context.output.note(&format!("Try it with `{test}`."));
     Ok(())
-}
-
-/// The answer to a creation need not say what the answer to a change does: entries of the allowlist that match no tool.
-/// New agents have the default sources, and of those the list tells. Without it nothing is said.
-async fn look_for_missing(client: &Client, sandbox_id: &str, changed: &mut ChangedAgent) {
-    let is_told = !changed.warnings.is_empty() || changed.agent.tool_sources.is_some();
-    if is_told || changed.agent.tool_allowlist.is_empty() {
-        return;
-    }
-    let Ok(reply) = client.list_tools(sandbox_id, &ListToolsQuery::default()).await else {
-        return;
-    };
-    let list = reply.value;
-    let mut seen = HashSet::new();
-    let entries = changed.agent.tool_allowlist.iter();
-    changed.allowlist_missing_entries = entries
-        .filter(|entry| list.tools.iter().all(|tool| tool.name != **entry) && seen.insert(entry.as_str()))
-        .cloned()
-        .collect();
-    if !changed.allowlist_missing_entries.is_empty() {
-        let skipped = list.skipped.iter();
-        changed.warnings = skipped
-            .map(|source| format!("the tool source {} was skipped: {}", source.name, source.reason))
-            .collect();
-    }
 }
 
 fn request(args: AgentCreate) -> Result<(CreateAgentRequest, Option<ToolSources>), Failure> {

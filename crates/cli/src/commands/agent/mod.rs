@@ -26,6 +26,9 @@ use crate::{
 
 pub(crate) use runs::run as runs;
 
+/// Agents with warnings that a list names.
+const MAX_NAMED: usize = 5;
+
 pub(crate) async fn run(context: &Context, command: AgentCommand) -> Result<(), Failure> {
     match command {
         AgentCommand::Setup { slug } => setup::run(context, slug).await,
@@ -73,7 +76,31 @@ async fn list(context: &Context, status: Option<String>) -> Result<(), Failure> 
             rows,
             &none,
         )
-    })
+    })?;
+    if !context.output.is_json()
+        && let Some(note) = of_warnings(&reply.value.agents)
+    {
+        context.output.note(&note);
+    }
+    Ok(())
+}
+
+/// Which agents have warnings, and how to read them; what is archived is not meant to work.
+fn of_warnings(agents: &[Agent]) -> Option<String> {
+    let slugs: Vec<&str> = agents
+        .iter()
+        .filter(|agent| agent.status != "archived" && !agent.warnings.is_empty())
+        .map(|agent| agent.slug.as_str())
+        .collect();
+    let show = shell::copass(&["agent", "show", slugs.first()?]);
+    let named = slugs[..slugs.len().min(MAX_NAMED)].join(", ");
+    let more = match slugs.len().saturating_sub(MAX_NAMED) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    Some(format!(
+        "With warnings: {named}{more}. `{show}` tells them, and what to do."
+    ))
 }
 
 /// `backend/model`, without saying the same twice.
@@ -93,7 +120,9 @@ async fn show(context: &Context, slug: &str, only_prompt: bool) -> Result<(), Fa
         // So that it can be changed in a file and given back, or given back unchanged.
         return context.output.exactly(&reply.value.system_prompt);
     }
-    context.output.reply(&reply, describe)
+    context.output.reply(&reply, describe)?;
+    change::warn(context, &client, &sandbox_id, &reply.value).await;
+    Ok(())
 }
 
 fn describe(agent: &Agent) -> String {

@@ -47,7 +47,7 @@ pub(super) async fn run(context: &Context, slug: Option<String>) -> Result<(), F
     if context.output.is_json() {
         return Ok(());
     }
-    let slug = &reply.value.agent.slug;
+    let slug = &reply.value.slug;
     tokio::select! {
         biased;
         // The agent is there: leaving now is no failure.

@@ -16,8 +16,14 @@ use crate::{
 
 /// Lines around a change.
 const CONTEXT_LINES: usize = 3;
-/// What differs between any two versions.
-const UNINTERESTING: [&str; 3] = ["version", "created_at", "updated_at"];
+/// What differs between any two versions, or is not a part of one.
+const UNINTERESTING: [&str; 5] = [
+    "version",
+    "created_at",
+    "updated_at",
+    "warnings",
+    "allowlist_missing_entries",
+];
 /// Longest value in the brief form.
 const BRIEF_MAX_CHARS: usize = 60;
 

@@ -2,10 +2,10 @@
 
 mod tools;
 
-use copass_types::api::{Agent, ChangedAgent, RunDetail};
+use copass_types::api::{Agent, RunDetail};
 use serde_json::{Value, json};
 
-use super::{Case, Finding, of_change};
+use super::{Case, Finding, of_agent};
 
 fn agent(changes: Value) -> Agent {
     let mut agent = json!({
@@ -364,8 +364,8 @@ fn a_change_is_answered_with_what_is_wrong_now() {
             "the tool source a was skipped: it is away", "the allowlist entry serch matches no tool there is now",
             "the allowlist entries a, b and 502 more: each matches no tool there is now", "something new"], "allowlist_missing_entries": ["serch"]}),
     );
-    let changed: ChangedAgent = serde_json::from_value(changed).unwrap();
-    let commands: Vec<String> = of_change(&changed, &["search", "discover"])
+    let changed: Agent = serde_json::from_value(changed).unwrap();
+    let commands: Vec<String> = of_agent(&changed, &["search", "discover"])
         .into_iter()
         .map(|finding| finding.commands.first().cloned().unwrap_or(finding.problem))
         .collect();
@@ -388,7 +388,7 @@ fn a_change_that_leaves_no_source_says_how_to_have_one() {
         json!({"allowlist_missing_entries": [], "warnings": ["the tool source copass_management was skipped: only the \
             Concierge has it; take it out of tool_sources", "no tool was offered to the model; it can only talk"]}),
     );
-    let findings = of_change(&serde_json::from_value(changed).unwrap(), &[]);
+    let findings = of_agent(&serde_json::from_value(changed).unwrap(), &[]);
     let [skipped, none] = findings.as_slice() else {
         panic!("{findings:#?}")
     };

@@ -15,14 +15,14 @@ impl agent::agent_service_server::AgentService for Fakes {
     async fn list_agents(&self, request: Request<agent::ListAgentsRequest>) -> Answer<agent::ListAgentsResponse> {
         self.saw(&request);
         Ok(Response::new(agent::ListAgentsResponse {
-            agents: vec![agent_row()],
+            agents: vec![noted_row()],
             next_before: None,
         }))
     }
     async fn get_agent(&self, request: Request<agent::GetAgentRequest>) -> Answer<agent::Agent> {
         self.saw(&request);
         known(&request.get_ref().slug)?;
-        Ok(Response::new(agent_row()))
+        Ok(Response::new(noted_row()))
     }
     async fn update_agent(&self, request: Request<agent::UpdateAgentRequest>) -> Answer<agent::Agent> {
         self.saw(&request);
@@ -132,12 +132,19 @@ fn agent_row() -> agent::Agent {
     }
 }
 
-fn changed_row() -> agent::Agent {
+/// With what there is to say about it.
+fn noted_row() -> agent::Agent {
     agent::Agent {
-        version: 2,
         warnings: vec!["an entry of the allowlist matches no tool".into()],
         allowlist_missing_entries: vec!["pd_slack_gone".into()],
         ..agent_row()
+    }
+}
+
+fn changed_row() -> agent::Agent {
+    agent::Agent {
+        version: 2,
+        ..noted_row()
     }
 }
 

@@ -71,6 +71,7 @@ impl AgentService for Fakes {
         let bare = Agent {
             description: None,
             updated_at: None,
+            warnings: vec!["no tool was offered to the model; it can only talk".to_owned()],
             ..agent("bare")
         };
         Ok(Response::new(ListAgentsResponse {
