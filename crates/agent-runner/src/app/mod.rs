@@ -10,6 +10,7 @@ pub(crate) mod domain;
 pub(crate) mod follow;
 pub(crate) mod follow_agent;
 pub(crate) mod id_window;
+mod journal_pages;
 pub(crate) mod news;
 pub(crate) mod runs;
 pub mod secrets_scan;

@@ -302,6 +302,23 @@ pub(crate) async fn find<C: AsConn>(
     .transpose()
 }
 
+/// How a run is, and nothing else of it.
+pub(crate) async fn status<C: AsConn>(
+    conn: &mut C,
+    sandbox_id: &SandboxId,
+    run_id: &RunId,
+) -> Result<Option<RunStatus>> {
+    fetch_optional!(
+        *conn,
+        (String,),
+        "select status from runs where id = $1 and sandbox_id = $2",
+        run_id.as_str(),
+        sandbox_id.as_str(),
+    )?
+    .map(|(status,)| stored_word(RunStatus::from_text(&status), &status, "run status"))
+    .transpose()
+}
+
 /// Which runs of an agent a look is about.
 #[derive(Debug, Clone)]
 pub(crate) struct Looked<'a> {
