@@ -91,7 +91,8 @@ impl RunService for RunsFace {
             .runs
             .list(&context, &sandbox_id, &message.agent_slug, &query)
             .await?;
-        let runs = runs.into_iter().map(|run| run_message(run, Vec::new())).collect();
+        let mut runs: Vec<_> = runs.into_iter().map(|run| run_message(run, Vec::new())).collect();
+        run_queries::fit(&mut runs);
         Ok(Response::new(proto::ListRunsResponse {
             agent_slug: message.agent_slug,
             runs,
