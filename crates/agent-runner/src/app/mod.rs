@@ -12,6 +12,7 @@ pub(crate) mod follow_agent;
 pub(crate) mod id_window;
 mod journal_pages;
 pub(crate) mod news;
+pub(crate) mod run_detail;
 pub(crate) mod runs;
 pub mod secrets_scan;
 pub mod tool_sources;
