@@ -2,7 +2,8 @@
 //!
 //! A follower reads what is stored and is woken by news, so it sees exactly the stored sequence, wherever the run works and
 //! however often the follower was cut. A timer behind the news finds what a lost piece of news would hide. Frames are not
-//! stored as such: steps carry the numbers of theirs, and the frame is made from the step.
+//! stored as such: steps carry the numbers of theirs, and the frame is made from the step. They are read some at a time
+//! (`journal_pages`), because a journal may be a thousand times as long as what one reader may cost.
 
 use std::{sync::Arc, time::Duration};
 
@@ -12,10 +13,14 @@ use futures::stream::BoxStream;
 use serde_json::Value;
 
 use super::{
-    domain::{Run, Step, StepKind, StepState},
+    domain::{Run, RunStatus},
+    journal_pages::JournalPages,
     turn::{FrameId, Placed, TurnFrame, Worker, redact, terminal},
 };
-use crate::store;
+use crate::store::{
+    self,
+    frames::{Content, StoredFrame},
+};
 
 /// News may be lost between replicas; the database is looked at this often.
 pub(super) const LOOK_INTERVAL: Duration = Duration::from_secs(10);
@@ -53,14 +58,31 @@ pub(crate) fn run_frames(
     Box::pin(async_stream::try_stream! {
         let news = worker.news.subscribe(run_id.as_str());
         let mut place = after.unwrap_or(FrameId::whole(0));
+        let mut pages = JournalPages::new(worker.db.clone(), sandbox_id.clone(), run_id.clone(), place.number);
         loop {
             let changed = news.next();
-            let (frames, is_over) = stored(&worker, &sandbox_id, &run_id, place).await?;
-            for (id, frame) in frames {
+            // The row first: what it says is over has all its steps.
+            let status = status(&worker, &sandbox_id, &run_id).await?;
+            let started = (FrameId::whole(1), TurnFrame::RunStarted { run_id: run_id.clone() });
+            if let Some((id, frame)) = rest(started, place) {
                 place = id;
                 yield (id, frame);
             }
-            if is_over {
+            while let Some(page) = pages.next().await? {
+                for stored in page {
+                    if let Some((id, frame)) = frame(stored)?.and_then(|placed| rest(placed, place)) {
+                        place = id;
+                        yield (id, frame);
+                    }
+                }
+            }
+            if status.is_terminal() {
+                // A reader of a lost worker may have seen more than was stored, but not the end.
+                let run = whole(&worker, &sandbox_id, &run_id).await?;
+                let end = end(&run);
+                if place != end {
+                    yield (end, terminal(run));
+                }
                 return;
             }
             // Whether it was news or time: look again.
@@ -69,73 +91,63 @@ pub(crate) fn run_frames(
     })
 }
 
-/// The stored frames after a place, and whether the run is over.
-async fn stored(
-    worker: &Worker,
-    sandbox_id: &SandboxId,
-    run_id: &RunId,
-    place: FrameId,
-) -> Result<(Vec<Placed>, bool)> {
+async fn status(worker: &Worker, sandbox_id: &SandboxId, run_id: &RunId) -> Result<RunStatus> {
     let mut conn = worker.db.read().await?;
-    // The row first: what it says is over has all its steps.
-    let (run, _) = store::runs::find(&mut conn, sandbox_id, run_id)
-        .await?
-        .ok_or_else(|| Error::not_found("run"))?;
-    let steps = store::steps::list_from(&mut conn, sandbox_id, run_id, place.number).await?;
-    drop(conn);
-    let mut frames = Vec::new();
-    let started = TurnFrame::RunStarted { run_id: run.id.clone() };
-    frames.push((FrameId::whole(1), started));
-    for step in steps {
-        frames_of(step, &mut frames);
-    }
-    frames.sort_by_key(|(id, _)| id.number);
-    let mut frames: Vec<Placed> = frames.into_iter().filter_map(|placed| rest(placed, place)).collect();
-    let is_over = run.status.is_terminal();
-    if is_over {
-        // A reader of a lost worker may have seen more than was stored, but not the end.
-        let end = end(&run);
-        if place != end {
-            frames.push((end, terminal(run)));
-        }
-    }
-    Ok((frames, is_over))
+    let status = store::runs::status(&mut conn, sandbox_id, run_id).await?;
+    status.ok_or_else(|| Error::not_found("run"))
 }
 
-/// The frames that a step has so far.
-fn frames_of(step: Step, frames: &mut Vec<Placed>) {
-    let Some(first) = step.first_frame else { return };
-    if step.kind == StepKind::Model {
-        let text = step.output.as_ref().and_then(|output| output["text"].as_str());
-        // Of an answer that failed, what was shown of it.
-        let is_over = matches!(step.state, StepState::Done | StepState::Failed);
-        if let Some(text) = text.filter(|text| !text.is_empty() && is_over) {
+async fn whole(worker: &Worker, sandbox_id: &SandboxId, run_id: &RunId) -> Result<Run> {
+    let mut conn = worker.db.read().await?;
+    let found = store::runs::find(&mut conn, sandbox_id, run_id).await?;
+    found.map(|(run, _)| run).ok_or_else(|| Error::not_found("run"))
+}
+
+/// The frame as it is told; `None` for a text that is empty.
+fn frame(stored: StoredFrame) -> Result<Option<Placed>> {
+    let number = stored.number;
+    Ok(match stored.content {
+        Content::Text { text, .. } if text.is_empty() => None,
+        Content::Text { text, told_bytes } => {
             // As many as the live stream told, secrets included.
-            let bytes = step.result_bytes.and_then(|bytes| usize::try_from(bytes).ok());
-            let id = FrameId::text(first, bytes.unwrap_or(text.len()));
-            frames.push((id, TurnFrame::Text(text.to_owned())));
+            let bytes = told_bytes.and_then(|bytes| usize::try_from(bytes).ok());
+            let id = FrameId::text(number, bytes.unwrap_or(text.len()));
+            Some((id, TurnFrame::Text(text)))
         }
-        return;
-    }
-    let call_id = step.call_id.unwrap_or_default();
-    let name = step.name.unwrap_or_default();
-    let arguments = step.arguments.filter(Value::is_object);
-    let call = TurnFrame::ToolCall {
-        call_id: call_id.clone(),
-        name: name.clone(),
-        arguments_json: arguments.map_or_else(|| "{}".to_owned(), |arguments| arguments.to_string()),
-    };
-    frames.push((FrameId::whole(first), call));
-    if let Some(last) = step.last_frame {
-        let result = step.output.filter(Value::is_object);
-        let result = TurnFrame::ToolResult {
+        Content::Call {
             call_id,
             name,
-            result_json: result.map_or_else(|| "{}".to_owned(), |result| result.to_string()),
-            error: step.error,
-        };
-        frames.push((FrameId::whole(last), result));
-    }
+            arguments,
+        } => {
+            let call = TurnFrame::ToolCall {
+                call_id,
+                name,
+                arguments_json: object(arguments.as_deref())?,
+            };
+            Some((FrameId::whole(number), call))
+        }
+        Content::Result {
+            call_id,
+            name,
+            result,
+            error,
+        } => {
+            let result = TurnFrame::ToolResult {
+                call_id,
+                name,
+                result_json: object(result.as_deref())?,
+                error,
+            };
+            Some((FrameId::whole(number), result))
+        }
+    })
+}
+
+/// The object as this service writes JSON; an empty one in place of everything that is none.
+fn object(stored: Option<&str>) -> Result<String> {
+    let value: Option<Value> = stored.map(serde_json::from_str).transpose().map_err(Error::internal)?;
+    let object = value.filter(Value::is_object);
+    Ok(object.map_or_else(|| "{}".to_owned(), |object| object.to_string()))
 }
 
 /// What a follower at `place` has not seen of a frame.

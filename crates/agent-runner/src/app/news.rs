@@ -6,8 +6,8 @@
 //! (`worker/news.rs`).
 
 use std::{
-    collections::HashMap,
-    sync::{Arc, Weak},
+    collections::{HashMap, hash_map::Entry},
+    sync::Arc,
 };
 
 use copass_types::{AgentId, RunId};
@@ -34,10 +34,18 @@ pub(crate) enum Outgoing {
     Cancel(Changed),
 }
 
+/// Those who wait for news of one run or one agent. They are counted, and not their references to what wakes them: a
+/// reference is given up some time after the look at how many there are.
+#[derive(Debug, Default)]
+struct Waiting {
+    notify: Arc<Notify>,
+    subscriptions: usize,
+}
+
 /// Where news arrive and are waited for. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct News {
-    waiting: Arc<Mutex<HashMap<String, Weak<Notify>>>>,
+    waiting: Arc<Mutex<HashMap<String, Waiting>>>,
     outgoing: mpsc::Sender<Outgoing>,
 }
 
@@ -46,7 +54,7 @@ pub(crate) struct News {
 pub(crate) struct Subscription {
     key: String,
     notify: Arc<Notify>,
-    waiting: Arc<Mutex<HashMap<String, Weak<Notify>>>>,
+    waiting: Arc<Mutex<HashMap<String, Waiting>>>,
 }
 
 impl News {
@@ -84,30 +92,27 @@ impl News {
     pub(crate) fn arrived(&self, changed: &Changed) {
         let waiting = self.waiting.lock();
         for key in [changed.run_id.as_str(), changed.agent_id.as_str()] {
-            if let Some(notify) = waiting.get(key).and_then(Weak::upgrade) {
-                notify.notify_waiters();
+            if let Some(waiting) = waiting.get(key) {
+                waiting.notify.notify_waiters();
             }
         }
     }
 
     /// Wakes everybody: something may have been missed.
     pub(crate) fn missed(&self) {
-        for notify in self.waiting.lock().values().filter_map(Weak::upgrade) {
-            notify.notify_waiters();
+        for waiting in self.waiting.lock().values() {
+            waiting.notify.notify_waiters();
         }
     }
 
     /// News of one run or one agent, by its id.
     pub(crate) fn subscribe(&self, id: &str) -> Subscription {
-        let mut waiting = self.waiting.lock();
-        let notify = waiting.get(id).and_then(Weak::upgrade).unwrap_or_else(|| {
-            let notify = Arc::new(Notify::new());
-            waiting.insert(id.to_owned(), Arc::downgrade(&notify));
-            notify
-        });
+        let mut all = self.waiting.lock();
+        let waiting = all.entry(id.to_owned()).or_default();
+        waiting.subscriptions += 1;
         Subscription {
             key: id.to_owned(),
-            notify,
+            notify: waiting.notify.clone(),
             waiting: self.waiting.clone(),
         }
     }
@@ -123,10 +128,12 @@ impl Subscription {
 
 impl Drop for Subscription {
     fn drop(&mut self) {
-        let mut waiting = self.waiting.lock();
-        // This one and nobody else.
-        if Arc::strong_count(&self.notify) == 1 {
-            waiting.remove(&self.key);
+        let mut all = self.waiting.lock();
+        if let Entry::Occupied(mut entry) = all.entry(std::mem::take(&mut self.key)) {
+            entry.get_mut().subscriptions -= 1;
+            if entry.get().subscriptions == 0 {
+                entry.remove();
+            }
         }
     }
 }
@@ -159,5 +166,19 @@ mod tests {
         assert_eq!(news.waiting.lock().len(), 1);
         drop(second);
         assert!(news.waiting.lock().is_empty());
+    }
+
+    #[test]
+    fn the_last_one_cleans_up_whoever_still_holds_what_woke_it() {
+        let (news, _outgoing) = News::new();
+        let first = news.subscribe("rn_1");
+        // As one that is dropped at the same time holds it: it has looked for others, and has not let go yet.
+        let held = first.notify.clone();
+        let second = news.subscribe("rn_1");
+        drop(second);
+        assert_eq!(news.waiting.lock().len(), 1);
+        drop(first);
+        assert!(news.waiting.lock().is_empty());
+        drop(held);
     }
 }

@@ -13,9 +13,10 @@ use copass_types::{
 
 use super::{
     agent_versions,
-    domain::{AD_HOC_SLUG, AgentKind, CONCIERGE_SLUG, Run, RunStatus, Step},
+    domain::{AD_HOC_SLUG, AgentKind, CONCIERGE_SLUG, Run, RunStatus},
     follow_agent::Watched,
     id_window::{self, IdWindow},
+    run_detail::{self, ShownStep},
 };
 use crate::store::{self, run_pages::Filter};
 
@@ -130,16 +131,16 @@ impl Runs {
         store::run_pages::list(&mut conn, sandbox_id, &agent.id, &filter).await
     }
 
-    /// One run with its steps.
+    /// One run with its steps as they are shown.
     pub(crate) async fn get(
         &self,
         context: &CallContext,
         sandbox_id: &SandboxId,
         run_id: &RunId,
-    ) -> Result<(Run, Vec<Step>)> {
+    ) -> Result<(Run, Vec<ShownStep>)> {
         let mut conn = self.db.read().await?;
         let run = visible_run(&mut conn, context, sandbox_id, run_id).await?;
-        let steps = store::steps::list(&mut conn, sandbox_id, run_id).await?;
+        let steps = run_detail::steps(&mut conn, sandbox_id, run_id).await?;
         Ok((run, steps))
     }
 

@@ -1,4 +1,4 @@
-//! Queries over many runs: conversion, nothing else.
+//! Queries over many runs: conversion, and what fits into a message.
 
 use chrono::{DateTime, Utc};
 use copass_errors::{Error, FieldProblem};
@@ -11,6 +11,11 @@ use crate::app::{
     usage::{Sums, UsageQuery},
 };
 
+/// What may be long of all runs in a page: beside it, there is room enough for what is short of them.
+const MAX_PAGE_BYTES: usize = 12 * 1024 * 1024;
+/// What a run shows of a long text in a page that is full.
+const MAX_SHORT_BYTES: usize = 512;
+
 /// What a list of runs is asked for.
 pub(super) fn list_query(message: &proto::ListRunsRequest) -> Result<Query, Error> {
     Ok(Query {
@@ -22,6 +27,28 @@ pub(super) fn list_query(message: &proto::ListRunsRequest) -> Result<Query, Erro
         until: instant("until", message.until.as_ref().map(convert::instant))?,
         agent_version: message.agent_version,
     })
+}
+
+/// Makes a page fit into one message. Rows come with the beginnings of what may be long in them, and hardly ever are those
+/// too much together; then the last ones come with less.
+pub(super) fn fit(runs: &mut [proto::Run]) {
+    let mut left = MAX_PAGE_BYTES;
+    for run in runs {
+        let len = |text: &Option<String>| text.as_ref().map_or(0, String::len);
+        let long =
+            run.warnings_json.len() + len(&run.input_event_json) + len(&run.output_text) + len(&run.error_message);
+        let Some(rest) = left.checked_sub(long) else {
+            left = 0;
+            run.input_event_json = None;
+            run.warnings_json =
+                r#"["the list has no room for the warnings of this run; the run itself has them"]"#.to_owned();
+            for text in [&mut run.output_text, &mut run.error_message].into_iter().flatten() {
+                text.truncate(text.floor_char_boundary(MAX_SHORT_BYTES));
+            }
+            continue;
+        };
+        left = rest;
+    }
 }
 
 /// The whole of `AggregateUsage`.

@@ -15,18 +15,14 @@ use tonic::{Request, Response, Status, async_trait, metadata::MetadataValue};
 use super::run_queries;
 use crate::app::{
     cancel,
-    domain::{Run, Step, StepKind},
+    domain::Run,
     follow, follow_agent,
+    run_detail::ShownStep,
     runs::Runs,
     turn::{
         AdHoc, Begun, Failed, Finished, FrameId, Invoke, ManagementTool, Placed, SystemTurn, TestFire, TurnFrame, Turns,
     },
 };
-
-/// Arguments in one answer; beyond that, steps come without them, so that every run fits into one message.
-const MAX_ARGUMENT_BYTES: usize = 1024 * 1024;
-/// What a list of steps shows of each output.
-const MAX_PREVIEW_BYTES: usize = 2 * 1024;
 
 /// The run service.
 pub(crate) struct RunsFace {
@@ -91,7 +87,8 @@ impl RunService for RunsFace {
             .runs
             .list(&context, &sandbox_id, &message.agent_slug, &query)
             .await?;
-        let runs = runs.into_iter().map(|run| run_message(run, Vec::new())).collect();
+        let mut runs: Vec<_> = runs.into_iter().map(|run| run_message(run, Vec::new())).collect();
+        run_queries::fit(&mut runs);
         Ok(Response::new(proto::ListRunsResponse {
             agent_slug: message.agent_slug,
             runs,
@@ -331,12 +328,7 @@ fn frame_message((id, frame): Placed) -> proto::RunFrame {
     proto::RunFrame { frame: Some(frame), id }
 }
 
-fn run_message(run: Run, steps: Vec<Step>) -> proto::Run {
-    let mut argument_bytes = 0;
-    let steps = steps
-        .into_iter()
-        .map(|step| step_message(step, &mut argument_bytes))
-        .collect();
+fn run_message(run: Run, steps: Vec<ShownStep>) -> proto::Run {
     proto::Run {
         run_id: run.id.into(),
         user_id: run.user_id.into(),
@@ -367,37 +359,19 @@ fn run_message(run: Run, steps: Vec<Step>) -> proto::Run {
         end_user_id: run.end_user_id,
         cost_breakdown_json: run.cost_breakdown.map(|breakdown| breakdown.to_string()),
         continuations: u32::try_from(run.continuations).unwrap_or(u32::MAX),
-        steps,
+        steps: steps.into_iter().map(step_message).collect(),
     }
 }
 
-fn step_message(step: Step, argument_bytes: &mut usize) -> proto::RunStep {
-    let arguments_json = step
-        .arguments
-        .map(|arguments| arguments.to_string())
-        .filter(|arguments| {
-            *argument_bytes += arguments.len();
-            *argument_bytes <= MAX_ARGUMENT_BYTES
-        });
-    let output = step.output.map(|output| match step.kind {
-        StepKind::Model => output["text"].as_str().unwrap_or_default().to_owned(),
-        StepKind::Tool => output.to_string(),
-    });
-    let is_truncated = output.as_ref().is_some_and(|output| {
-        let whole = step.result_bytes.map_or(output.len() as u64, unsigned);
-        output.len() > MAX_PREVIEW_BYTES || whole > output.len() as u64
-    });
-    let output_preview = output.map(|mut output| {
-        output.truncate(output.floor_char_boundary(MAX_PREVIEW_BYTES));
-        output
-    });
+fn step_message(shown: ShownStep) -> proto::RunStep {
+    let step = shown.step;
     proto::RunStep {
         step_id: step.id.into(),
         seq: u32::try_from(step.seq).unwrap_or(u32::MAX),
         kind: step.kind.as_str().to_owned(),
         state: step.state.as_str().to_owned(),
         name: step.name,
-        arguments_json,
+        arguments_json: shown.arguments_json,
         error: step.error,
         result_bytes: step.result_bytes.map(unsigned),
         tokens_in: step.tokens_in.map(unsigned),
@@ -405,9 +379,9 @@ fn step_message(step: Step, argument_bytes: &mut usize) -> proto::RunStep {
         started_at: Some(convert::timestamp(step.started_at)),
         finished_at: step.finished_at.map(convert::timestamp),
         call_id: step.call_id,
-        output_preview: output_preview.filter(|output| !output.is_empty()),
+        output_preview: shown.output_preview,
         read_only: step.is_read_only,
-        is_truncated,
+        is_truncated: shown.is_truncated,
         cost_microcents: step.cost_microcents.map(unsigned),
     }
 }

@@ -4,6 +4,7 @@
 pub(crate) mod agent_versions;
 pub(crate) mod agents;
 pub(crate) mod conversations;
+pub(crate) mod frames;
 pub(crate) mod leases;
 pub(crate) mod run_pages;
 pub(crate) mod runs;

@@ -16,7 +16,7 @@ macro_rules! run_columns {
     () => {
         "r.id, r.sandbox_id, r.user_id, r.agent_id, a.slug as agent_slug, a.kind as agent_kind, r.agent_version, \
          r.trigger_id, r.session_id, r.status, r.tokens_in, r.tokens_out, r.cost_microcents, \
-         r.duration_ms, r.error_type, r.error_message, r.warnings, r.entrance, r.retry_of, r.model, r.api_key_id, \
+         r.duration_ms, r.error_type, r.warnings, r.entrance, r.retry_of, r.model, r.api_key_id, \
          r.end_user_id, r.cost_breakdown, r.model_calls, r.stop_reason, r.last_frame, r.continuations, r.created_at, \
          r.started_at, r.finished_at"
     };
@@ -292,13 +292,30 @@ pub(crate) async fn find<C: AsConn>(
         concat!(
             "select ",
             run_columns!(),
-            ", r.input_event, r.output_text, r.tool_resolution_trace, r.usage \
+            ", r.input_event, r.output_text, r.error_message, r.tool_resolution_trace, r.usage \
              from runs r join agents a on a.id = r.agent_id where r.id = $1 and r.sandbox_id = $2"
         ),
         run_id.as_str(),
         sandbox_id.as_str(),
     )?
     .map(Row::run)
+    .transpose()
+}
+
+/// How a run is, and nothing else of it.
+pub(crate) async fn status<C: AsConn>(
+    conn: &mut C,
+    sandbox_id: &SandboxId,
+    run_id: &RunId,
+) -> Result<Option<RunStatus>> {
+    fetch_optional!(
+        *conn,
+        (String,),
+        "select status from runs where id = $1 and sandbox_id = $2",
+        run_id.as_str(),
+        sandbox_id.as_str(),
+    )?
+    .map(|(status,)| stored_word(RunStatus::from_text(&status), &status, "run status"))
     .transpose()
 }
 

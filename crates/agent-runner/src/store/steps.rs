@@ -18,8 +18,11 @@ struct Row {
     state: String,
     name: Option<String>,
     call_id: Option<String>,
+    #[sqlx(default)]
     arguments: Option<Json<Value>>,
+    #[sqlx(default)]
     output: Option<Json<Value>>,
+    #[sqlx(default)]
     error: Option<String>,
     is_read_only: bool,
     result_bytes: Option<i64>,
@@ -93,33 +96,95 @@ pub(crate) fn put(batch: &mut Batch, run_id: &RunId, step: &Step) {
     );
 }
 
-/// The steps of a run in order, whole.
-pub(crate) async fn list<C: AsConn>(conn: &mut C, sandbox_id: &SandboxId, run_id: &RunId) -> Result<Vec<Step>> {
-    list_from(conn, sandbox_id, run_id, 0).await
+/// The steps of a run in order, with these columns of those that may be long.
+macro_rules! steps_sql {
+    ($long:literal) => {
+        concat!(
+            "select s.id, s.seq, s.kind, s.state, s.name, s.call_id, s.is_read_only, s.result_bytes, s.tokens_in, \
+             s.tokens_out, s.cost_microcents, s.usage, s.first_frame, s.last_frame, s.started_at, s.finished_at",
+            $long,
+            " from run_steps s join runs r on r.id = s.run_id where s.run_id = $1 and r.sandbox_id = $2 order by s.seq"
+        )
+    };
 }
 
-/// The steps of a run that have a frame after this one, in order, and those without a frame yet.
-pub(crate) async fn list_from<C: AsConn>(
+async fn fetch<C: AsConn>(
+    conn: &mut C,
+    sql: &'static str,
+    sandbox_id: &SandboxId,
+    run_id: &RunId,
+) -> Result<Vec<Step>> {
+    fetch_all!(*conn, Row, sql, run_id.as_str(), sandbox_id.as_str())?
+        .into_iter()
+        .map(Row::step)
+        .collect()
+}
+
+/// The steps of a run in order, whole.
+pub(crate) async fn list<C: AsConn>(conn: &mut C, sandbox_id: &SandboxId, run_id: &RunId) -> Result<Vec<Step>> {
+    const WHOLE: &str = steps_sql!(", s.arguments, s.output, s.error");
+    fetch(conn, WHOLE, sandbox_id, run_id).await
+}
+
+/// The steps of a run in order, with outputs of models only: what a run said and used, and not what it read.
+pub(crate) async fn list_answers<C: AsConn>(conn: &mut C, sandbox_id: &SandboxId, run_id: &RunId) -> Result<Vec<Step>> {
+    const ANSWERS: &str = steps_sql!(", case when s.kind = 'model' then s.output end as output");
+    fetch(conn, ANSWERS, sandbox_id, run_id).await
+}
+
+/// The steps of a run in order, without arguments, outputs and errors: [`texts`] has their beginnings.
+pub(crate) async fn list_bare<C: AsConn>(conn: &mut C, sandbox_id: &SandboxId, run_id: &RunId) -> Result<Vec<Step>> {
+    const BARE: &str = steps_sql!("");
+    fetch(conn, BARE, sandbox_id, run_id).await
+}
+
+/// What may be long of a step. JSON is as the database writes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Texts {
+    pub(crate) arguments: Option<String>,
+    /// The beginning of it.
+    pub(crate) error: Option<String>,
+    /// The beginning of the result, or of what the model said.
+    pub(crate) output: Option<String>,
+}
+
+/// What [`texts`] gives of an output; a shorter one is whole.
+pub(crate) const MAX_BEGINNING_CHARS: usize = 4096;
+
+/// What may be long of the steps between these two, with arguments and with outputs where they are wanted.
+pub(crate) async fn texts<C: AsConn>(
     conn: &mut C,
     sandbox_id: &SandboxId,
     run_id: &RunId,
-    after_frame: i64,
-) -> Result<Vec<Step>> {
-    fetch_all!(
+    (first_seq, last_seq): (i64, i64),
+    (wants_arguments, wants_outputs): (bool, bool),
+) -> Result<Vec<(i64, Texts)>> {
+    let rows = fetch_all!(
         *conn,
-        Row,
-        "select s.id, s.seq, s.kind, s.state, s.name, s.call_id, s.arguments, s.output, s.error, s.is_read_only, \
-         s.result_bytes, s.tokens_in, s.tokens_out, s.cost_microcents, s.usage, s.first_frame, s.last_frame, \
-         s.started_at, s.finished_at from run_steps s join runs r on r.id = s.run_id \
-         where s.run_id = $1 and r.sandbox_id = $2 and ($3 = 0 or s.last_frame >= $3 or s.first_frame >= $3) \
-         order by s.seq",
+        (i64, Option<String>, Option<String>, Option<String>),
+        // An error is shorter than this, but for the words of a provider that has no bounds.
+        "select s.seq, case when $5 then cast(s.arguments as text) end, substr(s.error, 1, 8192), \
+         case when $6 then substr(case when s.kind = 'model' then s.output ->> 'text' else cast(s.output as text) end, \
+         1, $7) end \
+         from run_steps s join runs r on r.id = s.run_id \
+         where s.run_id = $1 and r.sandbox_id = $2 and s.seq >= $3 and s.seq <= $4 order by s.seq",
         run_id.as_str(),
         sandbox_id.as_str(),
-        after_frame,
-    )?
-    .into_iter()
-    .map(Row::step)
-    .collect()
+        first_seq,
+        last_seq,
+        wants_arguments,
+        wants_outputs,
+        i32::try_from(MAX_BEGINNING_CHARS).unwrap_or(i32::MAX),
+    )?;
+    let texts = |(seq, arguments, error, output)| {
+        let texts = Texts {
+            arguments,
+            error,
+            output,
+        };
+        (seq, texts)
+    };
+    Ok(rows.into_iter().map(texts).collect())
 }
 
 /// Keeps a result that is too long for the model, whole.

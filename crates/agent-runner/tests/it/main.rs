@@ -27,6 +27,7 @@ mod hand_over;
 mod hostile;
 mod http_tools;
 mod limits;
+mod long_runs;
 mod loss;
 mod misbehaviour;
 mod reading;

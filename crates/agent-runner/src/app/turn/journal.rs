@@ -25,6 +25,9 @@ const MAX_UNWRITTEN_BYTES: usize = 16 * 1024 * 1024;
 /// Larger arguments are kept as a note of their size.
 const MAX_STORED_BYTES: usize = 64 * 1024;
 
+/// Uncertain calls that are named to people; the steps of the run tell of all.
+const MAX_NAMED: usize = 20;
+
 /// Why a write was not made.
 #[derive(Debug)]
 pub(crate) enum JournalError {
@@ -352,15 +355,18 @@ pub(crate) fn uncertain_call(name: Option<&str>, call_id: Option<&str>) -> Strin
     format!("{} ({})", name.unwrap_or("a tool"), call_id.unwrap_or("no call id"))
 }
 
-/// The sentence about uncertain calls; empty when there are none.
+/// The sentence about uncertain calls; empty when there are none. It is part of a message that rows and lists of them
+/// carry, so it names some of very many.
 pub(crate) fn uncertain_sentence(calls: &[String]) -> String {
-    match calls {
-        [] => String::new(),
-        calls => format!(
-            "the outcome of {} is not known: check before you repeat it",
-            calls.join(", ")
-        ),
+    let (named, others) = calls.split_at(calls.len().min(MAX_NAMED));
+    let mut names = named.join(", ");
+    if names.is_empty() {
+        return String::new();
     }
+    if !others.is_empty() {
+        names.push_str(&format!(" and {} more", others.len()));
+    }
+    format!("the outcome of {names} is not known: check before you repeat it")
 }
 
 /// The value, or a note of its size where it is too large to keep.
@@ -370,5 +376,28 @@ fn bounded(value: Value) -> Value {
         value
     } else {
         json!({"truncated": true, "total_bytes": bytes})
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn some_of_very_many_uncertain_calls_are_named() {
+        let calls: Vec<String> = (0..12_800)
+            .map(|number| uncertain_call(Some("make"), Some(&number.to_string())))
+            .collect();
+        assert_eq!(uncertain_sentence(&[]), "");
+        let sentence = uncertain_sentence(&calls[..2]);
+        assert_eq!(
+            sentence,
+            "the outcome of make (0), make (1) is not known: check before you repeat it"
+        );
+        let sentence = uncertain_sentence(&calls);
+        assert!(
+            sentence.contains(", make (19) and 12780 more is not known"),
+            "{sentence}"
+        );
     }
 }

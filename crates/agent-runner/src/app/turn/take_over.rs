@@ -96,7 +96,7 @@ async fn totals(tx: &mut Tx, worker: &Worker, run: &Stale) -> Result<Totals> {
     if run.status == RunStatus::Pending {
         return Ok(Totals::default());
     }
-    let steps = store::steps::list(tx, &run.sandbox_id, &run.id).await?;
+    let steps = store::steps::list_answers(tx, &run.sandbox_id, &run.id).await?;
     let costs: Option<Vec<i64>> = steps
         .iter()
         .filter(|step| step.kind == StepKind::Model)

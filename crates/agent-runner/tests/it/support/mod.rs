@@ -206,7 +206,7 @@ pub(crate) fn tools() -> Vec<ToolSpec> {
 
 impl Fixture {
     pub(crate) fn runs(&self) -> RunServiceClient<Transport> {
-        RunServiceClient::new(self.transport.clone())
+        RunServiceClient::new(self.transport.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES)
     }
 
     pub(crate) fn agents(&self) -> AgentServiceClient<Transport> {
