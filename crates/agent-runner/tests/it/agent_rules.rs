@@ -5,7 +5,7 @@ use copass_proto::agent::{CreateAgentRequest, ModelSettings};
 use copass_test_support::{TestDatabase, Wiring, on_both_databases};
 
 use crate::{
-    agents::{create, get, plain, request},
+    agents::{create, get, request},
     support::Builder,
 };
 

@@ -11,7 +11,7 @@ use copass_test_support::{TestDatabase, Wiring, on_both_databases};
 use serde_json::{Value, json};
 
 use crate::{
-    agents::{create, get, request},
+    agents::{create, get, plain, request},
     changes::{archive, audit_records, patch, update, update_sources, versions, with_agent},
     support::{Fixture, assert_code},
 };
