@@ -439,7 +439,7 @@ mod tests {
                 let rows: Vec<(i64, i64, i64, String)> = sqlx::query_as(sql).fetch_all(read).await.unwrap();
                 rows.into_iter().map(|row| row.3).collect::<Vec<_>>().join("\n")
             }
-            Db::Postgres(pool) => {
+            Db::Postgres { pool, .. } => {
                 let mut sql = sql.to_owned();
                 for (placeholder, value) in [
                     ("$1", "now()"),
@@ -487,7 +487,7 @@ mod tests {
         )
         .unwrap();
         tx.commit().await.unwrap();
-        if let Db::Postgres(pool) = &*database {
+        if let Db::Postgres { pool, .. } = &*database {
             sqlx::raw_sql("analyze runs").execute(pool).await.unwrap();
         }
         for sql in [END, HELD, UNBEGUN, WAITING, BEGUN] {
