@@ -558,9 +558,14 @@ async fn publish(queue: Arc<dyn Queue>, message: OutboxMessage) -> Result<(), St
 }
 
 async fn forget_what_ended(db: &Db) -> copass_store::Result<()> {
-    let mut tx = db.begin().await?;
     let before = copass_runtime::clock::now() - INBOX_RETENTION;
-    copass_store::inbox::forget_before(&mut tx, before).await?;
-    copass_store::idempotency::forget_expired(&mut tx).await?;
-    tx.commit().await
+    loop {
+        let mut tx = db.begin().await?;
+        let messages = copass_store::inbox::forget_before(&mut tx, before).await?;
+        let answers = copass_store::idempotency::forget_expired(&mut tx).await?;
+        tx.commit().await?;
+        if messages.max(answers) < copass_store::inbox::FORGOTTEN_AT_ONCE {
+            return Ok(());
+        }
+    }
 }

@@ -9,13 +9,13 @@ use std::fmt::Write as _;
 
 use futures::TryStreamExt as _;
 use sqlx::{
-    AssertSqlSafe, Either, PgConnection, Row as _, SqlSafeStr as _, SqliteConnection, postgres::PgArguments,
-    sqlite::SqliteArguments,
+    AssertSqlSafe, Either, Row as _, SqlSafeStr as _, SqliteConnection, postgres::PgArguments, sqlite::SqliteArguments,
 };
 
 use crate::{
     db::{AsConn, ConnRef, Dialect, Tx},
     error::{Error, Result},
+    postgres::PgConn,
 };
 
 /// Longer batches are as long as there happens to be work, so their texts hardly come again: prepared anew, they leave the
@@ -127,11 +127,7 @@ impl Batch {
 
     /// Runs them on PostgreSQL; outside of a transaction they are one. `None`, and nothing was done, where they are fenced
     /// and the first one touched no row.
-    pub(crate) async fn execute_as_parts(
-        self,
-        connection: &mut PgConnection,
-        is_fenced: bool,
-    ) -> Result<Option<Vec<u64>>> {
+    pub(crate) async fn execute_as_parts(self, connection: &mut PgConn, is_fenced: bool) -> Result<Option<Vec<u64>>> {
         if let Some(error) = self.error {
             return Err(error.into());
         }
@@ -145,7 +141,8 @@ impl Batch {
         // Safe: put together from constants; values are bound.
         let text = AssertSqlSafe(as_parts(&self.statements, is_fenced)).into_sql_str();
         let query = sqlx::query_with(text, values).persistent(is_kept);
-        let row = match query.fetch_one(connection).await {
+        let (connection, step) = connection.step()?;
+        let row = match step.run(query.fetch_one(connection)).await {
             Err(sqlx::Error::Database(error)) if is_fenced && error.code().as_deref() == Some(DIVISION_BY_ZERO) => {
                 return Ok(None);
             }

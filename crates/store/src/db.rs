@@ -3,10 +3,9 @@
 use std::{path::Path, str::FromStr as _, time::Duration};
 
 use sqlx::{
-    ConnectOptions as _, Connection as _, PgConnection, PgPool, Postgres, Sqlite, SqliteConnection, SqlitePool,
-    Transaction,
+    ConnectOptions as _, Connection as _, PgConnection, PgPool, Sqlite, SqliteConnection, SqlitePool,
     pool::PoolConnection,
-    postgres::{PgConnectOptions, PgPoolOptions},
+    postgres::PgConnectOptions,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 
@@ -14,13 +13,12 @@ use crate::{
     batch::Batch,
     error::{OpenError, Result},
     migrate,
+    postgres::{self, PgConn, STEP_LIMIT},
     writer::{SqliteTx, Writer},
 };
 
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 pub(crate) const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long an unused connection is taken to be alive.
-const TRUSTED_IDLE: Duration = Duration::from_secs(1);
 
 /// Which SQL dialect is behind a connection, for the few statements that differ.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,8 +32,13 @@ pub enum Dialect {
 /// The database. Cheap to clone.
 #[derive(Debug, Clone)]
 pub enum Db {
-    /// A pool of PostgreSQL connections.
-    Postgres(PgPool),
+    /// PostgreSQL.
+    Postgres {
+        /// Many connections.
+        pool: PgPool,
+        /// How long a statement, or a transaction's begin or end, may take.
+        limit: Duration,
+    },
     /// SQLite allows one writer: reads have their own pool and never wait for a write (WAL).
     Sqlite {
         /// Many readers.
@@ -113,6 +116,16 @@ impl Db {
     /// # Errors
     /// The server is unreachable or refuses, or the schema is newer than this program.
     pub async fn open_postgres(url: &str, max_connections: u32) -> std::result::Result<Self, OpenError> {
+        Self::open_postgres_within(url, max_connections, STEP_LIMIT).await
+    }
+
+    /// As [`Self::open_postgres`], with another limit on each statement; for tests.
+    #[doc(hidden)]
+    pub async fn open_postgres_within(
+        url: &str,
+        max_connections: u32,
+        limit: Duration,
+    ) -> std::result::Result<Self, OpenError> {
         let options = PgConnectOptions::from_str(url)
             .map_err(|cause| OpenError::InvalidUrl(cause.to_string()))?
             .application_name("copass");
@@ -127,32 +140,21 @@ impl Db {
             cause,
         };
         // A pool tries for as long as a caller may wait and then tells only that it did; the operator wants to know why.
-        probe(&options).await.map_err(unreachable)?;
-        let pool = PgPoolOptions::new()
-            .max_connections(max_connections)
-            .acquire_timeout(ACQUIRE_TIMEOUT)
-            // A round trip for each use would be a fifth of them all; one that worked a moment ago still does.
-            .test_before_acquire(false)
-            .before_acquire(|connection, meta| {
-                Box::pin(async move {
-                    if meta.idle_for > TRUSTED_IDLE {
-                        connection.ping().await?;
-                    }
-                    Ok(true)
-                })
-            })
-            .connect_with(options)
+        let mut first = connect(&options).await.map_err(unreachable)?;
+        // Not one of the pool's: a migration, and waiting for another program's, may take as long as it takes.
+        migrate::postgres(&mut first).await?;
+        first.close().await.map_err(unreachable)?;
+        let pool = postgres::pool(options, max_connections, limit)
             .await
             .map_err(unreachable)?;
-        migrate::postgres(&pool).await?;
-        Ok(Self::Postgres(pool))
+        Ok(Self::Postgres { pool, limit })
     }
 
     /// Which dialect the database speaks.
     #[must_use]
     pub fn dialect(&self) -> Dialect {
         match self {
-            Self::Postgres(_) => Dialect::Postgres,
+            Self::Postgres { .. } => Dialect::Postgres,
             Self::Sqlite { .. } => Dialect::Sqlite,
         }
     }
@@ -163,7 +165,7 @@ impl Db {
     /// No connection became free in time, or the database is gone.
     pub async fn read(&self) -> Result<Conn> {
         Ok(match self {
-            Self::Postgres(pool) => Conn::Postgres(pool.acquire().await?),
+            Self::Postgres { pool, limit } => Conn::Postgres(PgConn::acquire(pool, *limit).await?),
             Self::Sqlite { read, write } => {
                 write.settled().await;
                 Conn::Sqlite(read.acquire().await?)
@@ -177,7 +179,7 @@ impl Db {
     /// No connection became free in time, or the database is gone.
     pub async fn begin(&self) -> Result<Tx> {
         Ok(match self {
-            Self::Postgres(pool) => Tx::Postgres(pool.begin().await?),
+            Self::Postgres { pool, limit } => Tx::Postgres(PgConn::begin(pool, *limit).await?),
             Self::Sqlite { write, .. } => Tx::Sqlite(write.begin().await?),
         })
     }
@@ -189,8 +191,8 @@ impl Db {
     /// As of those two.
     pub async fn begin_with(&self, batch: Batch) -> Result<(Tx, Vec<u64>)> {
         match self {
-            Self::Postgres(pool) => {
-                let mut tx = pool.begin().await?;
+            Self::Postgres { pool, limit } => {
+                let mut tx = PgConn::begin(pool, *limit).await?;
                 let rows = batch.execute_as_parts(&mut tx, false).await?.unwrap_or_default();
                 Ok((Tx::Postgres(tx), rows))
             }
@@ -220,8 +222,8 @@ impl Db {
 
     async fn execute_batch(&self, batch: Batch, is_fenced: bool) -> Result<Option<Vec<u64>>> {
         match self {
-            Self::Postgres(pool) => {
-                let mut connection = pool.acquire().await?;
+            Self::Postgres { pool, limit } => {
+                let mut connection = PgConn::acquire(pool, *limit).await?;
                 batch.execute_as_parts(&mut connection, is_fenced).await
             }
             Self::Sqlite { write, .. } => write.execute(batch, is_fenced).await,
@@ -241,7 +243,7 @@ impl Db {
     /// Closes every connection; SQLite checkpoints its log.
     pub async fn close(&self) {
         match self {
-            Self::Postgres(pool) => pool.close().await,
+            Self::Postgres { pool, .. } => pool.close().await,
             Self::Sqlite { read, write } => {
                 read.close().await;
                 write.close().await;
@@ -250,18 +252,18 @@ impl Db {
     }
 }
 
-/// One connection, to learn whether there can be any.
-async fn probe(options: &PgConnectOptions) -> std::result::Result<(), sqlx::Error> {
+/// One connection outside of the pool.
+async fn connect(options: &PgConnectOptions) -> std::result::Result<PgConnection, sqlx::Error> {
     let connecting = tokio::time::timeout(ACQUIRE_TIMEOUT, options.connect()).await;
     let no_answer = || std::io::Error::new(std::io::ErrorKind::TimedOut, "no answer");
-    connecting.unwrap_or_else(|_| Err(no_answer().into()))?.close().await
+    connecting.unwrap_or_else(|_| Err(no_answer().into()))
 }
 
 /// A connection for reading.
 #[derive(Debug)]
 pub enum Conn {
     /// To PostgreSQL.
-    Postgres(PoolConnection<Postgres>),
+    Postgres(PgConn),
     /// To SQLite.
     Sqlite(PoolConnection<Sqlite>),
 }
@@ -270,7 +272,7 @@ pub enum Conn {
 #[derive(Debug)]
 pub enum Tx {
     /// On PostgreSQL.
-    Postgres(Transaction<'static, Postgres>),
+    Postgres(PgConn),
     /// On SQLite.
     Sqlite(SqliteTx),
 }
@@ -303,7 +305,7 @@ impl Tx {
 #[derive(Debug)]
 pub enum ConnRef<'a> {
     /// To PostgreSQL.
-    Postgres(&'a mut PgConnection),
+    Postgres(&'a mut PgConn),
     /// To SQLite.
     Sqlite(&'a mut SqliteConnection),
 }

@@ -4,9 +4,10 @@ use std::{path::PathBuf, sync::Arc};
 
 use sqlx::{error::DatabaseError, sqlite::SqliteError};
 
-/// Beginnings of PostgreSQL's codes for what passes: the connection, resources, a restart of the server, and a transaction
-/// that another one had to win against.
-const PASSING: [&str; 4] = ["08", "53", "57P", "40"];
+/// Beginnings of PostgreSQL's codes for what passes: the connection, resources, a restart of the server, a statement that
+/// exceeded the limit (mostly because it waited for somebody else's lock), and a transaction that another one had to win
+/// against.
+const PASSING: [&str; 5] = ["08", "53", "57P", "57014", "40"];
 /// SQLite's codes for a file that somebody else has locked; the extended codes have them in the lowest byte.
 const SQLITE_BUSY: u32 = 5;
 const SQLITE_LOCKED: u32 = 6;

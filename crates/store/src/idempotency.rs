@@ -9,7 +9,7 @@ use copass_runtime::{MasterKey, clock};
 use copass_types::validate;
 use sha2::{Digest as _, Sha256};
 
-use crate::{Db, Tx, execute, fetch_optional};
+use crate::{Db, Tx, execute, fetch_optional, inbox::FORGOTTEN_AT_ONCE};
 
 /// How long first answers are kept.
 pub const RETENTION: chrono::Duration = chrono::Duration::hours(24);
@@ -168,14 +168,16 @@ impl Idempotency {
     }
 }
 
-/// Forgets answers that are too old to be given again.
+/// Forgets answers that are too old to be given again, up to [`FORGOTTEN_AT_ONCE`].
 ///
 /// # Errors
 /// The statement failed.
 pub async fn forget_expired(tx: &mut Tx) -> crate::Result<u64> {
     execute!(
         *tx,
-        "delete from idempotency_keys where created_at < $1",
-        clock::now() - RETENTION
+        "delete from idempotency_keys where (scope, idempotency_key) in \
+         (select scope, idempotency_key from idempotency_keys where created_at < $1 limit $2)",
+        clock::now() - RETENTION,
+        FORGOTTEN_AT_ONCE.cast_signed(),
     )
 }

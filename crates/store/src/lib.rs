@@ -13,6 +13,7 @@ pub mod idempotency;
 pub mod inbox;
 mod migrate;
 pub mod outbox;
+mod postgres;
 #[macro_use]
 mod query;
 mod writer;
@@ -22,6 +23,7 @@ pub use batch::Batch;
 pub use batch::Values;
 pub use db::{AsConn, Conn, ConnRef, Db, Dialect, Tx};
 pub use error::{Error, OpenError, Result};
+pub use postgres::PgConn;
 #[doc(hidden)]
 pub use sqlx;
 pub use sqlx::types::Json;

@@ -1,7 +1,7 @@
 //! The two linear lists of migrations, embedded in the program, applied at start under a lock.
 
 use sqlx::{
-    AssertSqlSafe, PgPool, SqlSafeStr as _, SqlitePool,
+    AssertSqlSafe, PgConnection, SqlSafeStr as _, SqlitePool,
     migrate::{MigrateError, Migration, MigrationType, Migrator},
 };
 
@@ -25,8 +25,11 @@ migrations! {
     20261121000006 "add_agent_key_holders";
 }
 
-pub(crate) async fn postgres(pool: &PgPool) -> Result<(), OpenError> {
-    migrator(POSTGRES).run(pool).await.map_err(open_error)
+pub(crate) async fn postgres(connection: &mut PgConnection) -> Result<(), OpenError> {
+    migrator(POSTGRES)
+        .run_direct(None, connection, false)
+        .await
+        .map_err(open_error)
 }
 
 /// The library knows no lock for SQLite, so two programs that meet a new file would both make its tables. One transaction

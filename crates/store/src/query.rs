@@ -3,14 +3,19 @@
 //! The text must be a constant (the type `&'static str` is enforced by `sqlx`), placeholders are `$1`, `$2`, …; values
 //! are bound in order. Row types derive `sqlx::FromRow` or are tuples.
 
+/// What a statement gives on either database; each step on PostgreSQL has a limit.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __on_either {
-    ($conn:expr, $connection:ident => $body:expr) => {
+    ($conn:expr, $connection:ident => $work:expr, $answer:ident => $result:expr) => {
         match $crate::AsConn::conn(&mut *$conn) {
-            $crate::ConnRef::Postgres($connection) => $body,
-            $crate::ConnRef::Sqlite($connection) => $body,
+            $crate::ConnRef::Postgres(connection) => match connection.step() {
+                Ok(($connection, step)) => step.run($work).await.map(|$answer| $result),
+                Err(error) => Err(error),
+            },
+            $crate::ConnRef::Sqlite($connection) => $work.await.map(|$answer| $result),
         }
+        .map_err($crate::Error::from)
     };
 }
 
@@ -20,8 +25,7 @@ macro_rules! fetch_all {
     ($conn:expr, $row:ty, $sql:expr $(, $value:expr)* $(,)?) => {{
         let connection = &mut $conn;
         $crate::__on_either!(connection, connection =>
-            $crate::sqlx::query_as::<_, $row>($sql)$(.bind($value))*.fetch_all(connection).await)
-            .map_err($crate::Error::from)
+            $crate::sqlx::query_as::<_, $row>($sql)$(.bind($value))*.fetch_all(connection), rows => rows)
     }};
 }
 
@@ -31,8 +35,7 @@ macro_rules! fetch_optional {
     ($conn:expr, $row:ty, $sql:expr $(, $value:expr)* $(,)?) => {{
         let connection = &mut $conn;
         $crate::__on_either!(connection, connection =>
-            $crate::sqlx::query_as::<_, $row>($sql)$(.bind($value))*.fetch_optional(connection).await)
-            .map_err($crate::Error::from)
+            $crate::sqlx::query_as::<_, $row>($sql)$(.bind($value))*.fetch_optional(connection), rows => rows)
     }};
 }
 
@@ -42,8 +45,7 @@ macro_rules! fetch_one {
     ($conn:expr, $row:ty, $sql:expr $(, $value:expr)* $(,)?) => {{
         let connection = &mut $conn;
         $crate::__on_either!(connection, connection =>
-            $crate::sqlx::query_as::<_, $row>($sql)$(.bind($value))*.fetch_one(connection).await)
-            .map_err($crate::Error::from)
+            $crate::sqlx::query_as::<_, $row>($sql)$(.bind($value))*.fetch_one(connection), rows => rows)
     }};
 }
 
@@ -53,7 +55,6 @@ macro_rules! execute {
     ($conn:expr, $sql:expr $(, $value:expr)* $(,)?) => {{
         let connection = &mut $conn;
         $crate::__on_either!(connection, connection =>
-            $crate::sqlx::query($sql)$(.bind($value))*.execute(connection).await.map(|done| done.rows_affected()))
-            .map_err($crate::Error::from)
+            $crate::sqlx::query($sql)$(.bind($value))*.execute(connection), done => done.rows_affected())
     }};
 }

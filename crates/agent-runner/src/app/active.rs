@@ -85,6 +85,11 @@ impl ActiveRuns {
             .collect()
     }
 
+    /// Whether this process works on the run and has this fence.
+    pub(crate) fn has(&self, run_id: &RunId, fence: i64) -> bool {
+        self.runs.lock().get(run_id).is_some_and(|run| run.fence == fence)
+    }
+
     /// Tells one run to stop; `false` when this process does not work on it.
     pub(crate) fn stop(&self, run_id: &RunId, cause: StopCause) -> bool {
         match self.runs.lock().get(run_id) {

@@ -218,14 +218,35 @@ async fn system_id(tx: &mut Tx, sandbox_id: &SandboxId, slug: &str) -> Result<Op
     .transpose()
 }
 
-/// Deletes everything of the sandbox: agents with their versions, conversations, runs and steps.
-pub(crate) async fn delete_sandbox(tx: &mut Tx, sandbox_id: &SandboxId) -> copass_store::Result<u64> {
-    // Runs and conversations first, by their own indexes; what hangs on them goes with them.
-    execute!(*tx, "delete from runs where sandbox_id = $1", sandbox_id.as_str())?;
-    execute!(
-        *tx,
-        "delete from conversations where sandbox_id = $1",
-        sandbox_id.as_str()
-    )?;
-    execute!(*tx, "delete from agents where sandbox_id = $1", sandbox_id.as_str())
+/// What one slice of a sandbox's end deletes, in order and by the tables' own indexes. What hangs on a row comes before
+/// it: the rows that a cascade would take cannot be counted. Only the first rows are looked at, so that a slice does not
+/// search all those whose parts are gone.
+const SLICES: [&str; 7] = [
+    "delete from run_steps where id in (select part.id from \
+     (select id from runs where sandbox_id = $1 order by id limit 500) whole \
+     join run_steps part on part.run_id = whole.id limit 1000)",
+    "delete from step_results where step_id in (select part.step_id from \
+     (select id from runs where sandbox_id = $1 order by id limit 500) whole \
+     join step_results part on part.run_id = whole.id limit 100)",
+    "delete from runs where id in (select id from runs where sandbox_id = $1 order by id limit 500)",
+    "delete from conversation_messages where (session_id, seq) in (select part.session_id, part.seq from \
+     (select id from conversations where sandbox_id = $1 limit 100) whole \
+     join conversation_messages part on part.session_id = whole.id limit 500)",
+    "delete from conversations where id in (select id from conversations where sandbox_id = $1 limit 100)",
+    "delete from agent_versions where (agent_id, version) in (select part.agent_id, part.version from \
+     (select id from agents where sandbox_id = $1 order by slug limit 100) whole \
+     join agent_versions part on part.agent_id = whole.id limit 500)",
+    "delete from agents where id in (select id from agents where sandbox_id = $1 order by slug limit 100)",
+];
+
+/// Deletes a part of what the sandbox has: agents with their versions, conversations, runs and steps. How many rows; none
+/// when there is nothing left.
+pub(crate) async fn delete_some_of_sandbox(tx: &mut Tx, sandbox_id: &SandboxId) -> copass_store::Result<u64> {
+    for slice in SLICES {
+        let rows = execute!(*tx, slice, sandbox_id.as_str())?;
+        if rows > 0 {
+            return Ok(rows);
+        }
+    }
+    Ok(0)
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use copass_errors::Result;
-use copass_store::{AsConn, Batch, Json, Tx, add_to, execute, fetch_all, fetch_optional};
+use copass_store::{AsConn, Batch, Dialect, Json, Tx, add_to, execute, fetch_all, fetch_optional};
 use copass_types::{AgentId, RunId, SandboxId, SessionId};
 use serde_json::Value;
 
@@ -105,6 +105,44 @@ pub(crate) fn extend_lease(batch: &mut Batch, lease: &Lease<'_>, lease_expires_a
         lease.fence,
         lease_expires_at,
     );
+}
+
+/// A row that somebody has locked is left as it is: whoever has it may keep it for long, and no other run must wait for
+/// that. Locked as an update does it, which writers of the run's steps do not hinder.
+const KEEP_POSTGRES: &str = "update runs set lease_expires_at = $4 where id = (select id from runs \
+     where id = $1 and sandbox_id = $2 and fence = $3 and status = 'running' for no key update skip locked) \
+     and fence = $3 and status = 'running'";
+const KEEP_SQLITE: &str = "update runs set lease_expires_at = $4 \
+     where id = $1 and sandbox_id = $2 and fence = $3 and status = 'running'";
+
+/// Extends the lease for the heartbeat. Where it touches no row, [`is_held`] says whether the run is not this worker's any
+/// more or its row was locked.
+pub(crate) fn keep_lease(batch: &mut Batch, lease: &Lease<'_>, lease_expires_at: DateTime<Utc>) {
+    let sql = match batch.dialect() {
+        Dialect::Postgres => KEEP_POSTGRES,
+        Dialect::Sqlite => KEEP_SQLITE,
+    };
+    add_to!(
+        *batch,
+        sql,
+        lease.run_id.as_str(),
+        lease.sandbox_id.as_str(),
+        lease.fence,
+        lease_expires_at,
+    );
+}
+
+/// Whether the run is this worker's, whoever has locked its row.
+pub(crate) async fn is_held<C: AsConn>(conn: &mut C, lease: &Lease<'_>) -> copass_store::Result<bool> {
+    let row = fetch_optional!(
+        *conn,
+        (i32,),
+        "select 1 from runs where id = $1 and sandbox_id = $2 and fence = $3 and status = 'running'",
+        lease.run_id.as_str(),
+        lease.sandbox_id.as_str(),
+        lease.fence,
+    )?;
+    Ok(row.is_some())
 }
 
 /// How the run ended by the hand of the worker that has this lease; `None` where it goes on, or another one ended it.
@@ -452,7 +490,7 @@ mod tests {
                 let rows: Vec<(i64, i64, i64, String)> = sqlx::query_as(sql).fetch_all(read).await.unwrap();
                 rows.into_iter().map(|row| row.3).collect::<Vec<_>>().join("\n")
             }
-            Db::Postgres(pool) => {
+            Db::Postgres { pool, .. } => {
                 let mut sql = sql.to_owned();
                 for (placeholder, value) in [
                     ("$1", "now()"),
@@ -500,7 +538,7 @@ mod tests {
         )
         .unwrap();
         tx.commit().await.unwrap();
-        if let Db::Postgres(pool) = &*database {
+        if let Db::Postgres { pool, .. } = &*database {
             sqlx::raw_sql("analyze runs").execute(pool).await.unwrap();
         }
         for sql in [END, HELD, UNBEGUN, WAITING, BEGUN] {

@@ -192,7 +192,7 @@ mod tests {
             .unwrap();
             tx.commit().await.unwrap();
             // PostgreSQL does this by itself some time after a change; SQLite never does.
-            if let Db::Postgres(pool) = &db {
+            if let Db::Postgres { pool, .. } = &db {
                 sqlx::raw_sql("analyze runs; analyze agents")
                     .execute(pool)
                     .await
@@ -221,7 +221,7 @@ mod tests {
                     let rows: Vec<(i64, i64, i64, String)> = sqlx::query_as(sql).fetch_all(read).await.unwrap();
                     vec![rows.into_iter().map(|row| row.3).collect::<Vec<_>>().join("\n")]
                 }
-                Db::Postgres(pool) => {
+                Db::Postgres { pool, .. } => {
                     let mut plans = Vec::new();
                     for mode in ["force_custom_plan", "force_generic_plan"] {
                         let mut conn = pool.acquire().await.unwrap();

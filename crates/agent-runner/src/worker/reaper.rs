@@ -3,6 +3,10 @@
 //! A run in the background is taken up again and goes on from its last step. One that had a reader is ended, because its
 //! reader is gone with its worker; so is one that has lost too many workers, because the run may be what kills them. Both
 //! raise the fence, so the lost worker can write nothing when it comes back.
+//!
+//! After a pause of this process, or an absence of the database, that was longer than a lease, the leases of runs that are
+//! well have ended too. So a look begins with a beat of this process's own heart, no look takes what this process works
+//! on, and after an absence the other processes have the time for a beat before the next look.
 
 use std::{sync::Arc, time::Duration};
 
@@ -11,6 +15,7 @@ use copass_errors::Result;
 use copass_runtime::clock;
 use tokio_util::sync::CancellationToken;
 
+use super::heartbeat;
 use crate::{
     app::{
         domain::{ErrorType, RunStatus},
@@ -31,12 +36,29 @@ const BATCH: i64 = 100;
 const MAX_CONTINUATIONS: i64 = 5;
 
 pub(crate) async fn run(worker: Arc<Worker>, background: Background, stop: CancellationToken) {
+    let config = &worker.config;
+    let mut was_away = false;
     loop {
-        look_after_expired(&worker, &background).await;
-        let jitter = Duration::from_millis(rand::random_range(0..3_000)).min(worker.config.reap_interval);
+        let pause = match heartbeat::beat(&worker).await {
+            Ok(()) if was_away => {
+                was_away = false;
+                config.heartbeat
+            }
+            Ok(()) => {
+                look_after_expired(&worker, &background).await;
+                let jitter = Duration::from_millis(rand::random_range(0..3_000)).min(config.reap_interval);
+                config.reap_interval + jitter
+            }
+            Err(error) => {
+                was_away = true;
+                let cause = error.cause_chain();
+                tracing::warn!(%error, cause, "stale runs are not looked after while leases cannot be extended");
+                config.reap_interval.min(config.heartbeat) / 4
+            }
+        };
         tokio::select! {
             () = stop.cancelled() => return,
-            () = tokio::time::sleep(worker.config.reap_interval + jitter) => {}
+            () = tokio::time::sleep(pause) => {}
         }
     }
 }
@@ -168,9 +190,10 @@ impl Pages {
             return Ok(None);
         }
         let mut conn = worker.db.read().await?;
-        let page = store::leases::expired(&mut conn, self.now, self.kind, self.last.as_ref(), BATCH).await?;
+        let mut page = store::leases::expired(&mut conn, self.now, self.kind, self.last.as_ref(), BATCH).await?;
         self.is_last = page.len() < usize::try_from(BATCH).unwrap_or(usize::MAX);
         self.last = page.last().cloned();
+        page.retain(|run| !worker.active.has(&run.id, run.fence));
         Ok(Some(page))
     }
 }

@@ -1,7 +1,8 @@
 //! A destroyed sandbox takes its agents, conversations and runs with it.
 //!
-//! The inbox and the deletion are one transaction, so a second delivery changes nothing. Live runs are told to stop
-//! first; those of other replicas find at their next write or heartbeat that their row is gone.
+//! There may be hundreds of thousands of runs, so they go in slices between which others write, and the message is in the
+//! inbox with the last one: an interrupted deletion goes on, and a second delivery of a finished one changes nothing. Live
+//! runs are told to stop first; those of other replicas find at their next write or heartbeat that their row is gone.
 
 use std::sync::Arc;
 
@@ -9,9 +10,9 @@ use copass_queue::{
     Message, Queue, QueueName,
     worker::{self, HandlerError},
 };
-use copass_runtime::clock;
 use copass_store::inbox;
 use copass_types::SandboxId;
+use futures::FutureExt as _;
 use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
 
@@ -63,22 +64,14 @@ impl Tenancy {
         self.worker
             .active
             .stop_sandbox(&sandbox_id, StopCause::SandboxDestroyed);
-        let agents = self
-            .delete(&sandbox_id, &message.id)
-            .await
-            .map_err(copass_errors::Error::from)?;
-        tracing::info!(sandbox.id = %sandbox_id, agents, "sandbox destroyed");
+        let sandbox = sandbox_id.clone();
+        let rows = inbox::record_after_slices(&self.worker.db, CONSUMER, &message.id, move |tx| {
+            let sandbox_id = sandbox.clone();
+            async move { store::agents::delete_some_of_sandbox(tx, &sandbox_id).await }.boxed()
+        })
+        .await
+        .map_err(copass_errors::Error::from)?;
+        tracing::info!(sandbox.id = %sandbox_id, rows, "sandbox destroyed");
         Ok(())
-    }
-
-    async fn delete(&self, sandbox_id: &SandboxId, message_id: &str) -> copass_store::Result<u64> {
-        let mut tx = self.worker.db.begin().await?;
-        if !inbox::record(&mut tx, CONSUMER, message_id, clock::now()).await? {
-            tx.rollback().await?;
-            return Ok(0);
-        }
-        let agents = store::agents::delete_sandbox(&mut tx, sandbox_id).await?;
-        tx.commit().await?;
-        Ok(agents)
     }
 }

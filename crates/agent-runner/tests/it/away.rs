@@ -8,7 +8,7 @@ use serde_json::json;
 use crate::support::{Builder, FakeSource, Fixture, LIMIT, Turn};
 
 /// Makes the statements fail that the trigger is for.
-async fn break_it(db: &Db, when: &'static str, trigger: &'static str) {
+pub(crate) async fn break_it(db: &Db, when: &'static str, trigger: &'static str) {
     let mut tx = db.begin().await.unwrap();
     execute!(tx, "create sequence faults").unwrap();
     execute!(tx, when).unwrap();
@@ -16,11 +16,11 @@ async fn break_it(db: &Db, when: &'static str, trigger: &'static str) {
     tx.commit().await.unwrap();
 }
 
-const FAULTS: &str = "select case when is_called then last_value else 0 end from faults";
+pub(crate) const FAULTS: &str = "select case when is_called then last_value else 0 end from faults";
 const TWO_OF_THREE: &str = "create function fail() returns trigger language plpgsql as 'begin \
     if nextval(''faults'') % 3 <> 0 then raise exception ''shutting down'' using errcode = ''57P01''; end if; \
     return new; end'";
-const ALWAYS: &str = "create function fail() returns trigger language plpgsql as 'begin \
+pub(crate) const ALWAYS: &str = "create function fail() returns trigger language plpgsql as 'begin \
     perform nextval(''faults''); raise exception ''shutting down'' using errcode = ''57P01''; end'";
 const SIX_TIMES: &str = "create function fail() returns trigger language plpgsql as 'begin \
     if nextval(''faults'') <= 6 then raise exception ''shutting down'' using errcode = ''57P01''; end if; \

@@ -14,6 +14,7 @@ mod agent_tools;
 mod agents;
 mod away;
 mod backlog;
+mod beats;
 mod cancel;
 mod cancelling;
 mod change_rules;

@@ -263,7 +263,7 @@ async fn uses_are_counted(database: TestDatabase, wiring: Wiring) {
 /// Everything the database holds, as text.
 pub(crate) async fn everything(database: &TestDatabase) -> String {
     match database.db() {
-        Db::Postgres(pool) => {
+        Db::Postgres { pool, .. } => {
             let tables: Vec<String> = sqlx::query_scalar("select tablename from pg_tables where schemaname = 'public'")
                 .fetch_all(&pool)
                 .await

@@ -15,6 +15,7 @@ mod outbox;
 mod parity;
 mod passing;
 mod shared_commits;
+mod silent;
 mod transactions;
 mod values;
 mod volatile;

@@ -91,11 +91,11 @@ pub(crate) async fn find(
     row.map(Trigger::try_from).transpose()
 }
 
-/// Removes every trigger of a sandbox that is no more; returns how many there were.
-pub(crate) async fn delete_all(tx: &mut Tx, sandbox_id: &SandboxId) -> Result<u64> {
-    Ok(execute!(
+/// Removes some triggers of a sandbox that is no more; returns how many, none when none is left.
+pub(crate) async fn delete_some(tx: &mut Tx, sandbox_id: &SandboxId) -> copass_store::Result<u64> {
+    execute!(
         *tx,
-        "delete from triggers where sandbox_id = $1",
+        "delete from triggers where id in (select id from triggers where sandbox_id = $1 limit 500)",
         sandbox_id.as_str()
-    )?)
+    )
 }

@@ -4,7 +4,7 @@ use copass_queue::{
     Message, QueueName,
     worker::{self, HandlerError},
 };
-use copass_runtime::{clock, tasks::Phase};
+use copass_runtime::tasks::Phase;
 use copass_store::{Db, inbox};
 use copass_types::SandboxId;
 use serde::Deserialize;
@@ -41,14 +41,15 @@ async fn handle(db: Db, message: Message) -> Result<(), HandlerError> {
     }
 }
 
-/// The effect and the record of the message are one transaction, so a second delivery changes nothing.
+/// The end of the effect and the record of the message are one transaction, so a second delivery changes nothing. Nothing
+/// limits how many triggers there are, so they go in slices.
 async fn destroyed(db: &Db, message_id: &str, sandbox_id: &SandboxId) -> copass_errors::Result<()> {
-    let mut tx = db.begin().await?;
-    if !inbox::record(&mut tx, QUEUE.as_str(), message_id, clock::now()).await? {
-        return Ok(());
-    }
-    let triggers = store::triggers::delete_all(&mut tx, sandbox_id).await?;
-    tx.commit().await?;
+    let sandbox = sandbox_id.clone();
+    let triggers = inbox::record_after_slices(db, QUEUE.as_str(), message_id, move |tx| {
+        let sandbox_id = sandbox.clone();
+        Box::pin(async move { store::triggers::delete_some(tx, &sandbox_id).await })
+    })
+    .await?;
     tracing::info!(sandbox.id = %sandbox_id, triggers, "removed the triggers of a destroyed sandbox");
     Ok(())
 }
