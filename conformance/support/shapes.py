@@ -270,10 +270,10 @@ AGENT: Shape = {
     "version": integer,
     "created_at": maybe(timestamp),
     "updated_at": maybe(timestamp),
+    # Ours: what its owner should know.
+    "warnings": texts,
+    "allowlist_missing_entries": texts,
 }
-
-# What a change answers: the agent, and what its owner should know.
-CHANGED_AGENT: Shape = {**AGENT, "warnings": texts, "allowlist_missing_entries": texts}
 
 AGENT_VERSION: Shape = {
     "version": integer,
