@@ -154,20 +154,18 @@ impl Background {
                 let work = drive(worker, &sandbox_id, &run_id, takeable, shutdown.clone());
                 let outcome = Box::pin(work).await;
                 drop(held);
-                match outcome {
-                    Ok(Driven::Worked) => {}
-                    // Whoever has it has not said so yet when it is looked for again at once.
-                    Ok(Driven::Elsewhere) => tokio::time::sleep(ELSEWHERE_PAUSE).await,
+                let driven = match outcome {
+                    Ok(driven) => driven,
                     Err(error) => {
                         // Its lease runs out, and then it is taken up again.
                         tracing::warn!(run.id = %run_id, %error, cause = error.cause_chain(), "run could not be begun");
                         return;
                     }
-                }
+                };
                 let begun = tokio::select! {
                     biased;
                     () = shutdown.cancelled() => return,
-                    begun = background.begin_next(&sandbox_id) => begun,
+                    begun = background.begin_next(&sandbox_id, driven) => begun,
                 };
                 if let Err(error) = begun {
                     tracing::warn!(
@@ -179,11 +177,15 @@ impl Background {
         });
     }
 
-    /// Begins the oldest run of a sandbox that waits because the sandbox had its share.
-    async fn begin_next(&self, sandbox_id: &SandboxId) -> Result<()> {
+    /// Begins the oldest run of a sandbox that waits because the sandbox had its share, after one that was `driven`.
+    async fn begin_next(&self, sandbox_id: &SandboxId, driven: Driven) -> Result<()> {
         let shares = &self.worker.shares;
         if shares.refusals(sandbox_id).is_none() {
             return Ok(());
+        }
+        if driven == Driven::Elsewhere {
+            // Whoever has it has not said so yet when it is looked for again at once.
+            tokio::time::sleep(ELSEWHERE_PAUSE).await;
         }
         // In line with everybody: a place that is free is not the sandbox's own.
         let place = self.wait_for_place().await?;
