@@ -15,11 +15,18 @@ pub(crate) fn dollars_or_unknown(microcents: Option<u64>) -> String {
 
 /// The sum over runs, some of which may have no price.
 pub(crate) fn dollars_of_runs(microcents: u64, runs: u64, without_price: u64) -> String {
+    if without_price > 0 && without_price >= runs && microcents == 0 {
+        return "unknown".to_owned();
+    }
+    beside_unknown(dollars(microcents), without_price)
+}
+
+/// A sum with the number of runs that it leaves out.
+pub(crate) fn beside_unknown(known: String, without_price: u64) -> String {
     match without_price {
-        0 => dollars(microcents),
-        unknown if unknown >= runs && microcents == 0 => "unknown".to_owned(),
-        1 => format!("{} + 1 run of unknown cost", dollars(microcents)),
-        unknown => format!("{} + {unknown} runs of unknown cost", dollars(microcents)),
+        0 => known,
+        1 => format!("{known} + 1 run of unknown cost"),
+        unknown => format!("{known} + {unknown} runs of unknown cost"),
     }
 }
 

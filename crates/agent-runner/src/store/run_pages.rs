@@ -42,7 +42,8 @@ macro_rules! page_sql {
             "select ",
             run_columns!(),
             ", case when octet_length(cast(r.input_event as text)) <= 65536 then r.input_event end as input_event, \
-             substr(r.output_text, 1, 8192) as output_text, substr(r.error_message, 1, 4096) as error_message from runs r cross join agents a where ",
+             substr(r.output_text, 1, 8192) as output_text, substr(r.error_message, 1, 4096) as error_message \
+             from runs r cross join agents a where ",
             $range,
             " and a.id = $1 and a.sandbox_id = $4 and (cast($5 as text) is null or r.user_id = $5) \
              and (cast($6 as bigint) is null or r.agent_version = $6) order by ",

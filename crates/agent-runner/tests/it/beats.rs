@@ -56,14 +56,19 @@ async fn locking(fixture: &Fixture, run_id: &str) -> Tx {
     tx
 }
 
+/// A worker on PostgreSQL whose heart beats often; `None` where there is no PostgreSQL.
+async fn beating(lease: Duration) -> Option<Fixture> {
+    let database = Arc::new(TestDatabase::postgres().await?);
+    let fixture = worker(&database, "one", lease, Duration::from_millis(50)).build().await;
+    fixture.runner.start();
+    Some(fixture)
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_locked_run_holds_up_no_other_and_is_not_lost() {
-    let Some(database) = TestDatabase::postgres().await.map(Arc::new) else {
+    let Some(fixture) = beating(Duration::from_secs(3)).await else {
         return;
     };
-    let (lease_time, heartbeat) = (Duration::from_secs(3), Duration::from_millis(50));
-    let fixture = worker(&database, "one", lease_time, heartbeat).build().await;
-    fixture.runner.start();
     let (_locked_turn, locked) = begun(&fixture).await;
     let (_turn, other) = begun(&fixture).await;
     let lock = locking(&fixture, &locked).await;
@@ -82,12 +87,9 @@ async fn a_locked_run_holds_up_no_other_and_is_not_lost() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_beat_that_hangs_is_given_up_and_tried_again() {
-    let Some(database) = TestDatabase::postgres().await.map(Arc::new) else {
+    let Some(fixture) = beating(Duration::from_millis(1500)).await else {
         return;
     };
-    let (lease_time, heartbeat) = (Duration::from_millis(1500), Duration::from_millis(50));
-    let fixture = worker(&database, "one", lease_time, heartbeat).build().await;
-    fixture.runner.start();
     let (_turn, run_id) = begun(&fixture).await;
     let mut tx = fixture.db().begin().await.unwrap();
     execute!(tx, "lock table runs in share mode").unwrap();

@@ -66,21 +66,26 @@ async fn fixture(database: TestDatabase, model: &str, lists: Vec<Vec<Item>>, run
 }
 
 async fn with_provider(database: TestDatabase, model: &str, told: Arc<Told>, run_timeout: Duration) -> Fixture {
-    let fixture = Builder::new(database, Wiring::Local)
+    let builder = Builder::new(database, Wiring::Local)
         .provider(told)
-        .registered_as("anthropic")
-        .config(|config| config.limits.run_timeout_cap = run_timeout)
-        .build()
+        .config(|config| config.limits.run_timeout_cap = run_timeout);
+    with_model(builder, model).await
+}
+
+async fn with_model(builder: Builder, model: &str) -> Fixture {
+    let fixture = builder.registered_as("anthropic").build().await;
+    fixture
+        .make_agent_with(|request| request.model_settings = Some(settings(model)))
         .await;
-    let settings = ModelSettings {
+    fixture
+}
+
+fn settings(model: &str) -> ModelSettings {
+    ModelSettings {
         backend: "anthropic".to_owned(),
         model: model.to_owned(),
         ..ModelSettings::default()
-    };
-    fixture
-        .make_agent_with(|request| request.model_settings = Some(settings))
-        .await;
-    fixture
+    }
 }
 
 async fn ended(database: TestDatabase, model: &str, lists: Vec<Vec<Item>>) -> Run {
@@ -162,27 +167,15 @@ async fn a_run_that_goes_on_elsewhere_keeps_what_it_used(database: TestDatabase)
 }
 
 /// A worker that stands still in the middle of an answer, and that nothing keeps alive.
-async fn lost(database: TestDatabase, backend: &'static str) -> Fixture {
-    let provider = Told::new([vec![told(1000, 1), text()]]);
-    let first = Builder::new(database, Wiring::Local)
-        .provider(provider.clone())
-        .registered_as(backend)
-        .short_leases()
-        .build()
-        .await;
-    let settings = ModelSettings {
-        backend: "anthropic".to_owned(),
-        model: MODEL.to_owned(),
-        ..ModelSettings::default()
-    };
-    first
-        .make_agent_with(|request| request.model_settings = Some(settings))
-        .await;
-    first
+async fn lost(database: TestDatabase) -> Fixture {
+    let builder = Builder::new(database, Wiring::Local)
+        .provider(Told::new([vec![told(1000, 1), text()]]))
+        .short_leases();
+    with_model(builder, MODEL).await
 }
 
 async fn an_answer_that_is_lost_with_its_worker_has_no_known_cost(database: TestDatabase) {
-    let first = lost(database, "anthropic").await;
+    let first = lost(database).await;
     let run_id = first.invoked("go").await;
     eventually(LIMIT, async || first.run_row(&run_id).await.steps.len() == 1).await;
     let second = Builder::replica_of(&first, "other")
@@ -208,7 +201,7 @@ async fn an_answer_that_is_lost_with_its_worker_has_no_known_cost(database: Test
 }
 
 async fn a_run_that_is_lost_with_its_worker_has_no_known_cost(database: TestDatabase) {
-    let first = lost(database, "anthropic").await;
+    let first = lost(database).await;
     let mut turn = first
         .fire(&first.sandbox.owner(), first.test_fire(r#"{"n": 1}"#))
         .await
@@ -267,15 +260,10 @@ async fn what_never_began_costs_nothing(database: TestDatabase) {
     let run = fixture.ended(&fixture.invoked("go").await).await;
     assert_eq!((run.status.as_str(), run.cost_microcents), ("failed", Some(0)));
     // Without a price not even that is known.
-    let settings = ModelSettings {
-        backend: "anthropic".to_owned(),
-        model: "anthropic/nobody-knows".to_owned(),
-        ..ModelSettings::default()
-    };
     fixture
         .make_agent_with(|request| {
             request.slug = "unpriced".to_owned();
-            request.model_settings = Some(settings);
+            request.model_settings = Some(settings("anthropic/nobody-knows"));
         })
         .await;
     let mut request = fixture.test_fire(&json!({}).to_string());

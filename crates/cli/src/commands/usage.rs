@@ -166,12 +166,10 @@ fn describe_account(usage: &Usage) -> String {
 
 /// What is not known is not nothing.
 fn cost(amount: f64, runs_without_price: u64) -> String {
-    match runs_without_price {
-        0 => usd(amount),
-        _ if amount == 0.0 => "unknown".to_owned(),
-        1 => format!("{} + 1 run of unknown cost", usd(amount)),
-        count => format!("{} + {count} runs of unknown cost", usd(amount)),
+    if runs_without_price > 0 && amount == 0.0 {
+        return "unknown".to_owned();
     }
+    money::beside_unknown(usd(amount), runs_without_price)
 }
 
 /// This route speaks of dollars.

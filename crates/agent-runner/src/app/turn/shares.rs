@@ -42,12 +42,11 @@ impl Shares {
     pub(crate) fn take(self: &Arc<Self>, sandbox_id: &SandboxId, run_id: &RunId) -> Option<Share> {
         let mut sandboxes = self.sandboxes.lock();
         let in_work = sandboxes.entry(sandbox_id.clone()).or_default();
-        if in_work.runs.len() >= self.cap {
+        let share = self.share(in_work, sandbox_id, run_id);
+        if share.is_none() {
             in_work.refusals += 1;
-            return None;
         }
-        in_work.runs.push(run_id.clone());
-        Some(self.share(sandbox_id, run_id))
+        share
     }
 
     /// As [`Self::take`], for one of many that could be begun: nothing where it is in work here already, and no refusal is
@@ -55,11 +54,10 @@ impl Shares {
     pub(crate) fn take_idle(self: &Arc<Self>, sandbox_id: &SandboxId, run_id: &RunId) -> Option<Share> {
         let mut sandboxes = self.sandboxes.lock();
         let in_work = sandboxes.entry(sandbox_id.clone()).or_default();
-        if in_work.runs.len() >= self.cap || in_work.runs.contains(run_id) {
+        if in_work.runs.contains(run_id) {
             return None;
         }
-        in_work.runs.push(run_id.clone());
-        Some(self.share(sandbox_id, run_id))
+        self.share(in_work, sandbox_id, run_id)
     }
 
     /// Whether runs of the sandbox were refused; the number is for [`Self::none_waits`].
@@ -82,12 +80,17 @@ impl Shares {
         }
     }
 
-    fn share(self: &Arc<Self>, sandbox_id: &SandboxId, run_id: &RunId) -> Share {
-        Share {
+    /// Takes a share, where the sandbox has not all that it may have.
+    fn share(self: &Arc<Self>, in_work: &mut InWork, sandbox_id: &SandboxId, run_id: &RunId) -> Option<Share> {
+        if in_work.runs.len() >= self.cap {
+            return None;
+        }
+        in_work.runs.push(run_id.clone());
+        Some(Share {
             shares: self.clone(),
             sandbox_id: sandbox_id.clone(),
             run_id: run_id.clone(),
-        }
+        })
     }
 }
 
